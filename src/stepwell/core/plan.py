@@ -1,0 +1,159 @@
+"""What a plan says: a tree of nodes, each with its predicted and its measured cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one node of a plan takes; None where nothing can be said.
+
+    Args:
+        rows: Rows that leave the node in one epoch.
+        size_bytes: Bytes it moves in one epoch.
+        seconds: Wall seconds it takes in one epoch (its own, not its children's).
+        hit_rate: Share of rows found in the fastest tier, 0 to 1.
+        calls: How many batches these figures cover.
+    """
+
+    rows: float | None = None
+    size_bytes: float | None = None
+    seconds: float | None = None
+    hit_rate: float | None = None
+    calls: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            rows=_sum(self.rows, other.rows),
+            size_bytes=_sum(self.size_bytes, other.size_bytes),
+            seconds=_sum(self.seconds, other.seconds),
+            hit_rate=other.hit_rate if other.hit_rate is not None else self.hit_rate,
+            calls=self.calls + other.calls,
+        )
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return b if a is None else a if b is None else a + b
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a source knows about itself, for cost models.
+
+    Args:
+        num_rows: Rows or events.
+        num_nodes: Nodes of a graph, 0 for tables.
+        mean_degree: Mean events a node, 0 for tables.
+        repeat_rate: Share of events whose (src, dst) pair was seen before, 0 to 1.
+        row_bytes: Bytes of one row's own columns.
+        feature_bytes: Bytes of one row's features.
+        span: Largest minus smallest time, in the source's unit.
+        batch_size: Rows a batch, when a pipeline asks.
+    """
+
+    num_rows: int
+    num_nodes: int = 0
+    mean_degree: float = 0.0
+    repeat_rate: float = 0.0
+    row_bytes: int = 0
+    feature_bytes: int = 0
+    span: int = 0
+    batch_size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine can do; measured by `stepwell.plan.calibrate`, or these modest guesses.
+
+    Args:
+        gather_bytes_per_s: Random row gather from host memory.
+        read_bytes_per_s: Sequential read from disk.
+        flops_per_s: Single-precision matrix products.
+        queries_per_s: Neighbour queries of the recent sampler.
+        step_overhead_s: Fixed cost of one model step.
+        threads: Compute threads.
+    """
+
+    gather_bytes_per_s: float = 4e9
+    read_bytes_per_s: float = 5e8
+    flops_per_s: float = 5e10
+    queries_per_s: float = 5e6
+    step_overhead_s: float = 1e-3
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNode:
+    """One node of a plan; printing the root prints the tree.
+
+    Args:
+        name: What is done.
+        why: Why this way, in a few words.
+        predicted: The cost expected beforehand.
+        measured: The cost found in a run, or None before it.
+        children: What feeds this node.
+    """
+
+    name: str
+    why: str = ""
+    predicted: Cost = field(default_factory=Cost)
+    measured: Cost | None = None
+    children: tuple[PlanNode, ...] = ()
+
+    def with_measured(self, costs: dict[str, Cost]) -> PlanNode:
+        """Return the tree with the measured cost of each node looked up by its name."""
+        return replace(
+            self,
+            measured=costs.get(self.name, self.measured),
+            children=tuple(child.with_measured(costs) for child in self.children),
+        )
+
+    def rows(self, depth: int = 0) -> list[tuple[int, PlanNode]]:
+        """Return (depth, node) pairs, root first."""
+        found = [(depth, self)]
+        for child in self.children:
+            found += child.rows(depth + 1)
+        return found
+
+    def __str__(self) -> str:
+        lines = self.rows()
+        labels = ["  " * depth + ("-> " if depth else "") + node.name for depth, node in lines]
+        width = max(len(label) for label in [*labels, "plan"])
+        analysed = any(node.measured is not None for _, node in lines)
+        head = f"{'plan':<{width}}  {'rows':>8} {'bytes':>9} {'hit':>5} {'seconds':>9}"
+        if analysed:
+            head += f" | {'rows':>8} {'bytes':>9} {'hit':>5} {'seconds':>9}"
+        out = ["predicted".rjust(width + 36) + ("   measured".ljust(36) if analysed else ""), head + "   why"]
+        for label, (_, node) in zip(labels, lines, strict=True):
+            text = f"{label:<{width}}  {_columns(node.predicted)}"
+            if analysed:
+                text += f" | {_columns(node.measured or Cost())}"
+            out.append(f"{text}   {node.why}".rstrip())
+        return "\n".join(out)
+
+
+def _columns(cost: Cost) -> str:
+    rows = "-" if cost.rows is None else _short(cost.rows)
+    size = "-" if cost.size_bytes is None else _short(cost.size_bytes, 1024) + "B"
+    hit = "-" if cost.hit_rate is None else f"{cost.hit_rate:.0%}"
+    seconds = "-" if cost.seconds is None else f"{cost.seconds:.3g}"
+    return f"{rows:>8} {size:>9} {hit:>5} {seconds:>9}"
+
+
+def _short(value: float, step: int = 1000) -> str:
+    for suffix in ("", "k", "M", "G", "T") if step == 1000 else ("", "Ki", "Mi", "Gi", "Ti"):
+        if abs(value) < step or suffix.startswith("T"):
+            return f"{value:.3g}{suffix}" if suffix else f"{value:.0f}"
+        value /= step
+    return f"{value:.3g}"
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """Anything that can print its plan: a pipeline, a preparation, a study, a rewritten graph."""
+
+    @property
+    def plan(self) -> PlanNode:
+        """The tree as it stands; after a run with the measured column."""

@@ -1,0 +1,122 @@
+"""The shapes that plugs of several packages share. Names may improve; roles may not multiply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stepwell.core.batch import Batch, Ids, Neighborhood, Slice
+from stepwell.core.draws import Draw
+from stepwell.core.plan import Cost, Machine, Statistics
+from stepwell.core.state import StateReader, StateWriter
+
+Accuracy = Literal["same", "bounded", "changed"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rows that can be cut into batches: an event log, a table."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, slice: Slice) -> Batch:
+        """Return the rows of one slice as a batch."""
+
+    def statistics(self) -> Statistics:
+        """Return what a cost model wants to know; cheap."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One box of a plan: frozen, cheap to build, printable.
+
+    `needs` and `gives` name batch fields; order and gaps are checked before the first batch. `reads` and
+    `writes` name state (memory, mail, lists): a stage that touches none may run ahead of the model. `accuracy`
+    says whether values stay the `same`, differ within a stated bound (`bounded`), or the training is another,
+    equally valid one (`changed`).
+    """
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+    @property
+    def gives(self) -> frozenset[str]: ...
+    @property
+    def reads(self) -> frozenset[str]: ...
+    @property
+    def writes(self) -> frozenset[str]: ...
+    @property
+    def accuracy(self) -> Accuracy: ...
+
+    def __call__(self, batch: Batch) -> Batch: ...
+
+    def cost(self, stats: Statistics, machine: Machine) -> Cost: ...
+
+
+@runtime_checkable
+class Batcher(Protocol):
+    """Cuts a source into slices."""
+
+    def cuts(self, source: Source, epoch: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
+        """Yield the slices of one epoch; with `shard=(rank, world)` this rank's share of them."""
+
+
+class Adjacency(Protocol):
+    """An index from a node to its incident events, oldest first (T-CSR).
+
+    Row `node` is `[indptr[node], indptr[node + 1])` of the three flat arrays; positions ascend within a row.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    neighbor: npt.NDArray[np.int32]
+    event: npt.NDArray[np.int32]
+    time: npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Finds a query's past: exact and stateless.
+
+    A query sees the events at positions `< before`. The caller turns a time or a batch border into that prefix,
+    so no sampler can look ahead by accident.
+    """
+
+    @property
+    def k(self) -> int: ...
+
+    def __call__(self, index: Adjacency, nodes: Ids, times: Ids, before: Ids, draw: Draw, rows: Ids) -> Neighborhood:
+        """Return the sampled past of each query, `[S, K]`; `rows` are the queries' global rows for `draw`."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Scores candidates of a batch, then learns what really happened. Any `nn.Module` fits through an adapter."""
+
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Return logits `[B, C]`: how likely each source of the batch meets each candidate at its time."""
+
+    def observe(self, batch: Batch) -> None:
+        """Update the state with the batch's events, once all its answers are given."""
+
+    def forget(self) -> None:
+        """Return the state to that before the first event (the start of an epoch)."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything a resume needs."""
+
+    def save(self, writer: StateWriter) -> None: ...
+
+    def load(self, reader: StateReader) -> None: ...
+
+
+class Access(NamedTuple):
+    """What one batch touches in one column family."""
+
+    family: str
+    reads: Ids
+    writes: Ids

@@ -1,0 +1,146 @@
+"""Saved state: tensors as safetensors, the rest as JSON, in one folder written atomically. Never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from stepwell.core.errors import CheckpointError
+
+Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+
+
+class StateWriter:
+    """Collects named tensors and JSON values, nested by `child`; `write_state` makes them a folder."""
+
+    def __init__(self, prefix: str = "", root: StateWriter | None = None) -> None:
+        self._prefix = prefix
+        self._root = root or self
+        if root is None:
+            self.tensors: dict[str, torch.Tensor] = {}
+            self.values: dict[str, Json] = {}
+
+    def tensor(self, name: str, value: torch.Tensor | np.ndarray) -> None:
+        """Record a tensor or array under `name` (copied now, so later changes do not show)."""
+        tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+        self._root.tensors[self._prefix + name] = tensor.detach().cpu().contiguous().clone()
+
+    def value(self, name: str, value: Json) -> None:
+        """Record a JSON value under `name`."""
+        self._root.values[self._prefix + name] = value
+
+    def child(self, name: str) -> StateWriter:
+        """Return a writer whose names stand below `name`."""
+        return StateWriter(f"{self._prefix}{name}/", self._root)
+
+
+class StateReader:
+    """Gives back what a `StateWriter` recorded."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], values: dict[str, Json], prefix: str = "") -> None:
+        self._tensors, self._values, self._prefix = tensors, values, prefix
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the tensor recorded under `name`."""
+        try:
+            return self._tensors[self._prefix + name]
+        except KeyError:
+            raise CheckpointError(f"The checkpoint has no tensor {self._prefix + name!r}; was it made by another model?") from None
+
+    def value(self, name: str) -> Json:
+        """Return the JSON value recorded under `name`."""
+        try:
+            return self._values[self._prefix + name]
+        except KeyError:
+            raise CheckpointError(f"The checkpoint has no value {self._prefix + name!r}; was it made by another version?") from None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors below this reader, by their names from here."""
+        cut = len(self._prefix)
+        return {name[cut:]: value for name, value in self._tensors.items() if name.startswith(self._prefix)}
+
+    def has(self, name: str) -> bool:
+        """Say whether a tensor or value of that name, or anything below it, was recorded."""
+        full = self._prefix + name
+        names = [*self._tensors, *self._values]
+        return any(known == full or known.startswith(full + "/") for known in names)
+
+    def child(self, name: str) -> StateReader:
+        """Return a reader of the names below `name`."""
+        return StateReader(self._tensors, self._values, f"{self._prefix}{name}/")
+
+
+def write_state(folder: Path, record: Callable[[StateWriter], None]) -> None:
+    """Write a state folder so that readers see the old one or the whole new one, never a part.
+
+    The new folder is written aside and fsynced, then swapped in by rename; a crash between the two renames of a
+    replacement leaves the previous state as `<folder>.old`, which `read_state` finds.
+    """
+    from safetensors.torch import save_file
+
+    writer = StateWriter()
+    record(writer)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    aside.mkdir()
+    try:
+        save_file(writer.tensors, aside / "tensors.safetensors")
+        (aside / "values.json").write_text(json.dumps(writer.values))
+        for path in (*aside.iterdir(), aside):
+            sync(path)
+        _swap(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(aside: Path, folder: Path) -> None:
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+    os.replace(aside, folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_state(folder: Path) -> StateReader:
+    """Read a state folder written by `write_state`.
+
+    Raises:
+        CheckpointError: If there is none, or it is not whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not folder.exists():
+        folder = folder.with_name(folder.name + ".old")
+    try:
+        tensors = load_file(folder / "tensors.safetensors")
+        values = json.loads((folder / "values.json").read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"No checkpoint at {folder}: {error}. Train first, or pass another folder.") from error
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"The checkpoint at {folder} is torn: {error}. Use an older one.") from error
+    return StateReader(tensors, values)
+
+
+def state_exists(folder: Path) -> bool:
+    """Say whether `read_state` would find a state there."""
+    return folder.exists() or folder.with_name(folder.name + ".old").exists()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
