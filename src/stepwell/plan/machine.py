@@ -55,7 +55,6 @@ def calibrate() -> Machine:
     step = _best(lambda: (small @ small).relu().sum().backward())
     return Machine(
         gather_bytes_per_s=rows.size * 64 * 4 / gather,
-        read_bytes_per_s=Machine.read_bytes_per_s,
         flops_per_s=2 * side**3 / product,
         queries_per_s=len(nodes) / sample,
         step_overhead_s=30 * step,
