@@ -1,0 +1,37 @@
+"""The lake and what is read from it: tables, event logs, and the indexes derived from them.
+
+Names load on first use, so importing the package loads neither the table format nor the SQL engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stepwell.storage.events import EventLog, Snapshot, Split
+    from stepwell.storage.index import TemporalCSR
+    from stepwell.storage.lake import Lake, open
+    from stepwell.storage.sources import open_source
+    from stepwell.storage.table import Table
+
+__all__ = ["EventLog", "Lake", "Snapshot", "Split", "Table", "TemporalCSR", "open", "open_source"]
+
+_HOME = {
+    "EventLog": "events",
+    "Lake": "lake",
+    "Snapshot": "events",
+    "Split": "events",
+    "Table": "table",
+    "TemporalCSR": "index",
+    "open": "lake",
+    "open_source": "sources",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
