@@ -1,0 +1,1 @@
+"""The peers as their own documentation would have them run, tuned; each contestant in one file."""
