@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stepwell.storage.events import EventLog, Snapshot, Split
-    from stepwell.storage.index import TemporalCSR
     from stepwell.storage.lake import Lake, open
     from stepwell.storage.sources import open_source
     from stepwell.storage.table import Table
+
+    from stepwell.storage.events import EventLog, Snapshot, Split
+    from stepwell.storage.index import TemporalCSR
 
 __all__ = ["EventLog", "Lake", "Snapshot", "Split", "Table", "TemporalCSR", "open", "open_source"]
 

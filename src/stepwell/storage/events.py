@@ -194,9 +194,9 @@ class EventLog:
 
         return cls.of(
             Snapshot(
-                src=_typed(sort(sources), np.int32),
-                dst=_typed(sort(destinations), np.int32),
-                time=_typed(sort(ticks), np.int64),
+                src=_int32(sort(sources)),
+                dst=_int32(sort(destinations)),
+                time=ticks if order is None else ticks[order],
                 num_nodes=count,
                 seconds=seconds_of(unit),
                 directed=directed,
@@ -449,5 +449,5 @@ def _matrix(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return array
 
 
-def _typed(column: npt.NDArray[np.generic] | None, dtype: type[np.integer]) -> npt.NDArray[np.integer]:  # type: ignore[type-arg]
-    return np.ascontiguousarray(column, dtype=dtype)
+def _int32(column: npt.NDArray[np.generic] | None) -> npt.NDArray[np.int32]:
+    return np.ascontiguousarray(column, dtype=np.int32)

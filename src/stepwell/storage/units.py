@@ -7,6 +7,7 @@ fractions and the log shall count milliseconds. A time that is not a whole numbe
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ def to_ticks(time: npt.NDArray[np.generic], unit: str | tuple[str, str], first_r
     if time.ndim != 1:
         raise InvalidValueError("time", list(time.shape), "a flat array")
     if time.dtype.kind == "M":
-        step = np.datetime_data(time.dtype)[0]
+        step = np.datetime_data(cast("np.dtype[np.datetime64]", time.dtype))[0]
         step = step if step in NANOSECONDS else "s"
         time = time.astype(f"datetime64[{step}]")
         if np.isnat(time).any():
@@ -89,7 +90,7 @@ def to_ticks(time: npt.NDArray[np.generic], unit: str | tuple[str, str], first_r
         bad = ~np.isfinite(time.astype(np.float64))
         if bad.any():
             row = int(bad.argmax())
-            raise InvalidValueError("time", float(time[row]), f"a finite number (row {first_row + row})")  # type: ignore[arg-type]
+            raise InvalidValueError("time", float(time[row]), f"a finite number (row {first_row + row})")
     return _scale(time, source, stored, first_row)
 
 
@@ -127,7 +128,7 @@ def _same(whole: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64], ratio:
 
 def _check_range(time: npt.NDArray[np.generic], ratio: Fraction, first_row: int) -> None:
     limit = (2**63 - 1) // max(1, ratio.numerator)
-    if time.size and max(abs(int(time.min())), abs(int(time.max()))) > limit:  # type: ignore[arg-type]
+    if time.size and max(abs(int(time.min())), abs(int(time.max()))) > limit:
         row = int(np.abs(time.astype(np.float64)).argmax())
         raise InvalidValueError("time", time[row], f"within 64-bit ticks of the stored unit (row {first_row + row})")
 
