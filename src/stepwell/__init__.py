@@ -1,0 +1,92 @@
+"""Stepwell: a database engine for training deep models.
+
+The names below are the front door; each lives in a subpackage and is imported at its first use, so that
+`import stepwell` costs little and changes nothing outside the package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stepwell import kernels as kernels
+    from stepwell.access import FixedBatches as FixedBatches
+    from stepwell.access import HistoricalNegatives as HistoricalNegatives
+    from stepwell.access import Pipeline as Pipeline
+    from stepwell.access import Recent as Recent
+    from stepwell.access import Shuffled as Shuffled
+    from stepwell.access import TimeBatches as TimeBatches
+    from stepwell.access import Uniform as Uniform
+    from stepwell.access import UniformNegatives as UniformNegatives
+    from stepwell.access import Window as Window
+    from stepwell.evaluate import check_leak as check_leak
+    from stepwell.jobs import link_prediction as link_prediction
+    from stepwell.jobs import node_classification as node_classification
+    from stepwell.nn import JODIE as JODIE
+    from stepwell.nn import TGAT as TGAT
+    from stepwell.nn import TGN as TGN
+    from stepwell.nn import GraphMixer as GraphMixer
+    from stepwell.storage import EventLog as EventLog
+    from stepwell.storage import Lake as Lake
+    from stepwell.storage import open as open
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "access": (
+        "FixedBatches",
+        "HistoricalNegatives",
+        "Pipeline",
+        "Recent",
+        "Shuffled",
+        "TimeBatches",
+        "Uniform",
+        "UniformNegatives",
+        "Window",
+    ),
+    "evaluate": ("check_leak",),
+    "jobs": ("link_prediction", "node_classification"),
+    "nn": ("JODIE", "TGAT", "TGN", "GraphMixer"),
+    "storage": ("EventLog", "Lake", "open"),
+}
+_PACKAGE = {name: package for package, names in _HOME.items() for name in names}
+_SUBPACKAGES = frozenset({*_HOME, "core", "datasets", "kernels", "plan", "recipes", "testing", "train", "view"})
+
+__all__ = [
+    "JODIE",
+    "TGAT",
+    "TGN",
+    "EventLog",
+    "FixedBatches",
+    "GraphMixer",
+    "HistoricalNegatives",
+    "Lake",
+    "Pipeline",
+    "Recent",
+    "Shuffled",
+    "TimeBatches",
+    "Uniform",
+    "UniformNegatives",
+    "Window",
+    "check_leak",
+    "kernels",
+    "link_prediction",
+    "node_classification",
+    "open",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import `name` from the subpackage that holds it (PEP 562)."""
+    if name in _SUBPACKAGES:
+        return import_module(f"stepwell.{name}")
+    if name not in _PACKAGE:
+        raise AttributeError(f"module 'stepwell' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value: object = getattr(import_module(f"stepwell.{_PACKAGE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})
