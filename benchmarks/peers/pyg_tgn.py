@@ -68,7 +68,9 @@ class PyGTGN:
         width = events.feature.shape[1]
         self.events = events
         message = IdentityMessage(width, dim, dim)
-        self.memory = TGNMemory(events.num_nodes, width, dim, dim, message_module=message, aggregator_module=LastAggregator())
+        self.memory = TGNMemory(
+            events.num_nodes, width, dim, dim, message_module=message, aggregator_module=LastAggregator()
+        )
         self.gnn = Attention(dim, width, self.memory.time_enc, dropout)
         self.decoder = Decoder(dim)
         self.loader = LastNeighborLoader(events.num_nodes, size=k)

@@ -6,7 +6,7 @@ same), the loss is not synchronised every step and the optimiser is the fused Ad
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,8 +37,8 @@ class GivenNegatives:
 
         @hook
         class Given(StatefulHook):
-            _cls_requires = {"edge_src", "edge_dst", "edge_time"}
-            _cls_produces = {"neg", "neg_time", "neg_batch_list"}
+            _cls_requires: ClassVar = {"edge_src", "edge_dst", "edge_time"}
+            _cls_produces: ClassVar = {"neg", "neg_time", "neg_batch_list"}
 
             def __init__(self) -> None:
                 super().__init__()
@@ -66,7 +66,9 @@ class GivenNegatives:
 
 
 class _TGM:
-    def __init__(self, events: Events, begin: int, end: int, negative: Tensor, size: int, k: list[int], node_width: int) -> None:
+    def __init__(
+        self, events: Events, begin: int, end: int, negative: Tensor, size: int, k: list[int], node_width: int
+    ) -> None:
         from tgm.data import DGDataLoader
         from tgm.hooks import DeduplicationHook, HookManager, RecencyNeighborHook
 
@@ -95,14 +97,21 @@ class _TGM:
 class TGMTGN(_TGM):
     """TGM's TGN example: one hop, its own memory, encoder and decoder."""
 
-    def __init__(self, events: Events, begin: int, end: int, negative: Tensor, size: int, dim: int = 100, k: int = 10) -> None:
+    def __init__(
+        self, events: Events, begin: int, end: int, negative: Tensor, size: int, dim: int = 100, k: int = 10
+    ) -> None:
         from tgm.nn import LinkPredictor, TGNMemory
         from tgm.nn.encoder.tgn import GraphAttentionEmbedding, IdentityMessage, LastAggregator
 
         super().__init__(events, begin, end, negative, size, [k], 0)
         width = events.feature.shape[1]
         self.memory = TGNMemory(
-            events.num_nodes, width, dim, dim, message_module=IdentityMessage(width, dim, dim), aggregator_module=LastAggregator()
+            events.num_nodes,
+            width,
+            dim,
+            dim,
+            message_module=IdentityMessage(width, dim, dim),
+            aggregator_module=LastAggregator(),
         )
         self.encoder = GraphAttentionEmbedding(dim, dim, width, self.memory.time_enc)
         self.decoder = LinkPredictor(node_dim=dim, hidden_dim=dim)
@@ -161,7 +170,9 @@ class TGMTGN(_TGM):
 class TGMTGAT(_TGM):
     """TGM's TGAT example: two hops over its recency buffers."""
 
-    def __init__(self, events: Events, begin: int, end: int, negative: Tensor, size: int, dim: int = 100, k: int = 10) -> None:
+    def __init__(
+        self, events: Events, begin: int, end: int, negative: Tensor, size: int, dim: int = 100, k: int = 10
+    ) -> None:
         from tgm.nn import LinkPredictor
         from tgm.nn.encoder.tgat import TGAT
 
@@ -178,14 +189,21 @@ class TGMTGAT(_TGM):
                 break
             self.optimizer.zero_grad()
             z = self.encoder(
-                self.graph.static_node_x, batch.seed_nids, batch.seed_times, batch.nbr_nids, batch.nbr_edge_x, batch.nbr_edge_time
+                self.graph.static_node_x,
+                batch.seed_nids,
+                batch.seed_times,
+                batch.nbr_nids,
+                batch.nbr_edge_x,
+                batch.nbr_edge_time,
             )
             src, dst, neg = z.chunk(3)
             losses.append(_step(self.decoder, src, dst, neg, lambda _: None, batch, self.optimizer))
         return losses
 
 
-def _step(decoder: nn.Module, src: Tensor, dst: Tensor, neg: Tensor, observe: Any, batch: Any, optimizer: Any) -> Tensor:
+def _step(
+    decoder: nn.Module, src: Tensor, dst: Tensor, neg: Tensor, observe: Any, batch: Any, optimizer: Any
+) -> Tensor:
     positive, other = decoder(src, dst), decoder(src, neg)
     entropy = nn.functional.binary_cross_entropy_with_logits
     loss = entropy(positive, torch.ones_like(positive)) + entropy(other, torch.zeros_like(other))

@@ -4,4 +4,16 @@ from stepwell.core.batch import Array, Batch, Ids, Level, Neighborhood, Slice
 from stepwell.core.draws import Draw
 from stepwell.core.plan import Cost, Machine, PlanNode, Statistics
 
-__all__ = ["Array", "Batch", "Cost", "Draw", "Ids", "Level", "Machine", "Neighborhood", "PlanNode", "Slice", "Statistics"]
+__all__ = [
+    "Array",
+    "Batch",
+    "Cost",
+    "Draw",
+    "Ids",
+    "Level",
+    "Machine",
+    "Neighborhood",
+    "PlanNode",
+    "Slice",
+    "Statistics",
+]

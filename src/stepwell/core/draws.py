@@ -56,7 +56,7 @@ def below(bits: np.uint64, bound: int) -> np.int64:
 def _fill(key: np.uint64, rows: np.ndarray, lanes: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(rows)):
         for j in range(len(lanes)):
-            out[i, j] = philox(key, rows[i], lanes[j])
+            out[i, j] = philox(key, rows[i], lanes[j])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def _apply(config: T, parts: list[str], text: str, path: str) -> T:
         value: object = _apply(getattr(config, parts[0]), parts[1:], text, path)
     else:
         value = _parse(text, get_type_hints(type(config))[parts[0]], path)
-    return replace(config, **{parts[0]: value})  # type: ignore[return-value]
+    return replace(config, **{parts[0]: value})
 
 
 def _parse(text: str, kind: object, path: str) -> object:

@@ -15,7 +15,7 @@ import torch
 
 from stepwell.core.errors import CheckpointError
 
-Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
 class StateWriter:
@@ -53,14 +53,18 @@ class StateReader:
         try:
             return self._tensors[self._prefix + name]
         except KeyError:
-            raise CheckpointError(f"The checkpoint has no tensor {self._prefix + name!r}; was it made by another model?") from None
+            raise CheckpointError(
+                f"The checkpoint has no tensor {self._prefix + name!r}; was it made by another model?"
+            ) from None
 
     def value(self, name: str) -> Json:
         """Return the JSON value recorded under `name`."""
         try:
             return self._values[self._prefix + name]
         except KeyError:
-            raise CheckpointError(f"The checkpoint has no value {self._prefix + name!r}; was it made by another version?") from None
+            raise CheckpointError(
+                f"The checkpoint has no value {self._prefix + name!r}; was it made by another version?"
+            ) from None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors below this reader, by their names from here."""

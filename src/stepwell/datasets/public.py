@@ -27,7 +27,7 @@ def _jodie(name: str, summary: str, *files: File) -> Dataset:
 _ALL = (
     _jodie(
         "wikipedia",
-        "Edits of 1,000 pages by 8,227 users in a month: 9,227 nodes, 157,474 events, 217 bans; 172 features in the original",
+        "Edits of 1,000 pages by 8,227 users in a month: 9,227 nodes, 157,474 events, 217 bans",
         File("interactions.parquet", "8019d59b918d20832dbb54da6b52b7d9ef3da0f9a737bb007fa4101b3cb93bb9"),
     ),
     _jodie("reddit", "Posts of 10,000 users in 984 subreddits in a month: 10,984 nodes, 672,447 events, 172 features"),

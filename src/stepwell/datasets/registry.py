@@ -191,7 +191,9 @@ def _verify(path: Path, file: File) -> None:
     if found != file.sha256:
         if path.suffix == ".part":
             shutil.move(path, path.with_suffix(".bad"))
-        raise DataError(str(path), f"its sha256 is {found}", f"the file with sha256 {file.sha256}", "delete it and fetch it again.")
+        raise DataError(
+            str(path), f"its sha256 is {found}", f"the file with sha256 {file.sha256}", "delete it and fetch it again."
+        )
 
 
 def _read(path: Path, layout: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -218,14 +220,20 @@ def _read(path: Path, layout: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]
 
 def _read_zip(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     with zipfile.ZipFile(path) as archive:
-        inside = next((n for n in sorted(archive.namelist()) if Path(n).name.startswith("ml_") and n.endswith(".csv")), None)
+        inside = next(
+            (n for n in sorted(archive.namelist()) if Path(n).name.startswith("ml_") and n.endswith(".csv")), None
+        )
         if inside is None:
-            raise DataError(str(path), "no ml_*.csv inside", "an archive with one ml_<name>.csv", "fetch the original again.")
+            raise DataError(
+                str(path), "no ml_*.csv inside", "an archive with one ml_<name>.csv", "fetch the original again."
+            )
         table = pa.csv.read_csv(io.BytesIO(archive.read(inside)))
     return table.schema, iter(table.to_batches(1 << 17))
 
 
-def _csv_options(names: list[str], delimiter: str, skip: int = 0) -> tuple[pa.csv.ReadOptions, pa.csv.ParseOptions, pa.csv.ConvertOptions]:
+def _csv_options(
+    names: list[str], delimiter: str, skip: int = 0
+) -> tuple[pa.csv.ReadOptions, pa.csv.ParseOptions, pa.csv.ConvertOptions]:
     types = {n: pa.float64() if n[0] == "f" or n in ("rating", "ts") else pa.int64() for n in names}
     return (
         pa.csv.ReadOptions(column_names=names, skip_rows=skip),

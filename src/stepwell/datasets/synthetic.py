@@ -10,6 +10,7 @@ the same stream on any machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -17,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stepwell.core import Draw
-from stepwell.core.draws import below, philox
+from stepwell.core.draws import philox
 from stepwell.core.errors import InvalidValueError
 
 _DAY = 86_400
+_Array: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,11 @@ def habits(settings: Habits | None = None) -> pa.Table:
     topic = np.empty(chosen.events, np.int64)
     burst = _bursts(chosen)
     key = np.uint64(Draw(chosen.seed, "habits").key)
-    span = chosen.days * _DAY
-    for number, end in enumerate(ends):
-        rows = slice(int(end - counts[number]), int(end))
-        _live(key, number, span, chosen.topics, chosen.repeat, chosen.follow, order, burst, time[rows], item[rows], label[rows], topic[rows])
+    chances = np.array([chosen.repeat, chosen.follow])
+    for number, end in enumerate(ends.tolist()):
+        rows = slice(end - int(counts[number]), end)
+        own = (time[rows], item[rows], label[rows], topic[rows])
+        _live(key, number, chosen.days, chosen.topics, chances, order, burst, *own)  # type: ignore[arg-type]
     sequence = np.argsort(time, kind="stable")
     columns: dict[str, pa.Array] = {
         "user": pa.array(user[sequence]),
@@ -105,7 +108,9 @@ def habits(settings: Habits | None = None) -> pa.Table:
     return pa.table(columns)
 
 
-def uniform(events: int, nodes: int, *, seed: int = 0, begin: int = 0) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def uniform(
+    events: int, nodes: int, *, seed: int = 0, begin: int = 0
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Generate `events` power-law events from global row `begin` on, in time order: for size tests, not for learning.
 
     Row r is the same whatever block it is generated in, so a stream of any length needs one block of memory.
@@ -126,12 +131,16 @@ def _activity(settings: Habits) -> npt.NDArray[np.int64]:
     counts = base + np.floor(share / share.sum() * (settings.events - base * settings.users)).astype(np.int64)
     counts[: settings.events - int(counts.sum())] += 1
     place = Draw(settings.seed, "activity").bits(np.arange(settings.users), 1)[:, 0].argsort(kind="stable")
-    return counts[place]
+    shuffled: npt.NDArray[np.int64] = counts[place]
+    return shuffled
 
 
 def _popularity(settings: Habits) -> npt.NDArray[np.int64]:
     """Return the items in a random order; item order[i] has topic i mod topics and popularity rank i // topics."""
-    return Draw(settings.seed, "popularity").bits(np.arange(settings.items), 1)[:, 0].argsort(kind="stable").astype(np.int64)
+    order: npt.NDArray[np.int64] = (
+        Draw(settings.seed, "popularity").bits(np.arange(settings.items), 1)[:, 0].argsort(kind="stable")
+    )
+    return order
 
 
 def _bursts(settings: Habits) -> npt.NDArray[np.int64]:
@@ -143,53 +152,97 @@ def _bursts(settings: Habits) -> npt.NDArray[np.int64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _unit(key, user, lane):  # type: ignore[no-untyped-def]
+def _unit(key: int, user: int, lane: int) -> float:
+    """Return a float in [0, 1) for one user's draw number `lane`."""
     return np.float64(philox(key, user, lane) >> np.uint64(11)) * 2.0**-53
 
 
 @numba.njit(cache=True, nogil=True)
-def _live(key, user, span, topics, repeat, follow, order, bursts, time, item, label, topic):  # type: ignore[no-untyped-def]  # noqa: PLR0913
-    """Write one user's events in time order; the views are the user's part of the stream."""
-    events = len(time)
-    sessions = max(1, events // 6)
+def _starts(key: int, user: int, days: int, sessions: int) -> _Array:
+    """Return when the user's sessions begin, sorted; most by day, few at night."""
     starts = np.empty(sessions, np.int64)
     for s in range(sessions):
-        day = np.int64(_unit(key, user, 8 * s + 1) * (span // 86_400))
+        day = np.int64(_unit(key, user, 8 * s + 1) * days)
         hour = 7.0 + 17.0 * (_unit(key, user, 8 * s + 2) + _unit(key, user, 8 * s + 3)) / 2.0
         starts[s] = day * 86_400 + np.int64(hour * 3600.0)
     starts.sort()
+    return starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _bursting(bursts: _Array, now: int) -> int:
+    """Return the item of the newest burst at `now`, or -1."""
+    chosen = np.int64(-1)
+    for b in range(len(bursts)):
+        if bursts[b, 0] <= now < bursts[b, 1]:
+            chosen = bursts[b, 2]
+    return chosen
+
+
+@numba.njit(cache=True, nogil=True)
+def _remember(habit: _Array, item: int) -> None:
+    """Move `item` to the front of the user's recent items."""
+    slot = len(habit) - 1
+    for h in range(len(habit)):
+        if habit[h] == item:
+            slot = h
+            break
+    for h in range(slot, 0, -1):
+        habit[h] = habit[h - 1]
+    habit[0] = item
+
+
+@numba.njit(cache=True, nogil=True)
+def _choose(
+    key: int, user: int, lane: int, repeat: float, habit: _Array, interest: int, topics: int, order: _Array
+) -> int:
+    """Return a recent item with chance `repeat`, else one of the present interest by popularity."""
+    if _unit(key, user, lane + 4) < repeat:
+        place = np.int64(-3.0 * np.log(1.0 - _unit(key, user, lane + 5)))
+        known = habit[min(place, len(habit) - 1)]
+        if known >= 0:
+            return known
+    shelf = (len(order) - interest + topics - 1) // topics
+    rank = np.int64(_unit(key, user, lane + 6) ** 3 * max(shelf, 1))
+    return order[min(rank * topics + interest, len(order) - 1)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _live(
+    key: int,
+    user: int,
+    days: int,
+    topics: int,
+    chances: npt.NDArray[np.float64],
+    order: _Array,
+    bursts: _Array,
+    time: _Array,
+    item: _Array,
+    label: npt.NDArray[np.int8],
+    topic: _Array,
+) -> None:
+    """Write one user's events in time order; the last four arrays are the user's part of the stream."""
+    events = len(time)
+    sessions = max(1, events // 6)
+    starts = _starts(key, user, days, sessions)
     habit = np.full(16, -1, np.int64)
     interest = np.int64(_unit(key, user, 4) * topics)
     session, now = -1, np.int64(0)
     for e in range(events):
         lane = (np.int64(1) << 32) + 8 * e
-        if session < 0 or e * sessions // events != session:
+        if e * sessions // events != session:
             session = e * sessions // events
             now = max(now, starts[session])
             if _unit(key, user, lane) < 0.03:
-                interest = below(philox(key, user, lane + 1), topics)
+                interest = np.int64(_unit(key, user, lane + 1) * topics)
         now = now + 5 + np.int64(-60.0 * np.log(1.0 - _unit(key, user, lane + 2)))
         chosen = np.int64(-1)
-        if _unit(key, user, lane + 3) < follow:
-            for b in range(len(bursts)):
-                if bursts[b, 0] <= now < bursts[b, 1]:
-                    chosen = bursts[b, 2]
-                    label[e] = 1
-        if chosen < 0 and _unit(key, user, lane + 4) < repeat:
-            place = np.int64(-3.0 * np.log(1.0 - _unit(key, user, lane + 5)))
-            chosen = habit[min(place, 15)]
+        if _unit(key, user, lane + 3) < chances[1]:
+            chosen = _bursting(bursts, now)
+            label[e] = chosen >= 0
         if chosen < 0:
-            shelf = (len(order) - interest + topics - 1) // topics
-            rank = np.int64(_unit(key, user, lane + 6) ** 3 * max(shelf, 1))
-            chosen = order[min(rank * topics + interest, len(order) - 1)]
-        slot = 15
-        for h in range(16):
-            if habit[h] == chosen:
-                slot = h
-                break
-        for h in range(slot, 0, -1):
-            habit[h] = habit[h - 1]
-        habit[0] = chosen
+            chosen = _choose(key, user, lane, chances[0], habit, interest, topics, order)
+        _remember(habit, chosen)
         time[e], item[e], topic[e] = now, chosen, interest
 
 

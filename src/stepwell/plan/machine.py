@@ -52,7 +52,7 @@ def calibrate() -> Machine:
     nodes, before = ends[-6_000:, 0], ticks[-6_000:]
     sample = _best(lambda: recent_neighbors(*index, nodes, before, before, 10))
     small = torch.randn(8, 8, requires_grad=True)
-    step = _best(lambda: (small @ small).relu().sum().backward())
+    step = _best(lambda: (small @ small).relu().sum().backward())  # type: ignore[no-untyped-call]
     return Machine(
         gather_bytes_per_s=rows.size * 64 * 4 / gather,
         flops_per_s=2 * side**3 / product,
