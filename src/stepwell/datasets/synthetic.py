@@ -154,7 +154,7 @@ def _bursts(settings: Habits) -> npt.NDArray[np.int64]:
 @numba.njit(cache=True, nogil=True)
 def _unit(key: int, user: int, lane: int) -> float:
     """Return a float in [0, 1) for one user's draw number `lane`."""
-    return np.float64(philox(key, user, lane) >> np.uint64(11)) * 2.0**-53
+    return float(philox(key, user, lane) >> np.uint64(11)) * 2.0**-53
 
 
 @numba.njit(cache=True, nogil=True)
@@ -162,9 +162,9 @@ def _starts(key: int, user: int, days: int, sessions: int) -> _Array:
     """Return when the user's sessions begin, sorted; most by day, few at night."""
     starts = np.empty(sessions, np.int64)
     for s in range(sessions):
-        day = np.int64(_unit(key, user, 8 * s + 1) * days)
+        day = int(_unit(key, user, 8 * s + 1) * days)
         hour = 7.0 + 17.0 * (_unit(key, user, 8 * s + 2) + _unit(key, user, 8 * s + 3)) / 2.0
-        starts[s] = day * 86_400 + np.int64(hour * 3600.0)
+        starts[s] = day * 86_400 + int(hour * 3600.0)
     starts.sort()
     return starts
 
@@ -172,7 +172,7 @@ def _starts(key: int, user: int, days: int, sessions: int) -> _Array:
 @numba.njit(cache=True, nogil=True)
 def _bursting(bursts: _Array, now: int) -> int:
     """Return the item of the newest burst at `now`, or -1."""
-    chosen = np.int64(-1)
+    chosen = -1
     for b in range(len(bursts)):
         if bursts[b, 0] <= now < bursts[b, 1]:
             chosen = bursts[b, 2]
@@ -198,13 +198,13 @@ def _choose(
 ) -> int:
     """Return a recent item with chance `repeat`, else one of the present interest by popularity."""
     if _unit(key, user, lane + 4) < repeat:
-        place = np.int64(-3.0 * np.log(1.0 - _unit(key, user, lane + 5)))
+        place = int(-3.0 * np.log(1.0 - _unit(key, user, lane + 5)))
         known = habit[min(place, len(habit) - 1)]
         if known >= 0:
-            return known
+            return int(known)
     shelf = (len(order) - interest + topics - 1) // topics
-    rank = np.int64(_unit(key, user, lane + 6) ** 3 * max(shelf, 1))
-    return order[min(rank * topics + interest, len(order) - 1)]
+    rank = int(_unit(key, user, lane + 6) ** 3 * max(shelf, 1))
+    return int(order[min(rank * topics + interest, len(order) - 1)])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -226,17 +226,17 @@ def _live(
     sessions = max(1, events // 6)
     starts = _starts(key, user, days, sessions)
     habit = np.full(16, -1, np.int64)
-    interest = np.int64(_unit(key, user, 4) * topics)
-    session, now = -1, np.int64(0)
+    interest = int(_unit(key, user, 4) * topics)
+    session, now = -1, 0
     for e in range(events):
-        lane = (np.int64(1) << 32) + 8 * e
+        lane = (1 << 32) + 8 * e
         if e * sessions // events != session:
             session = e * sessions // events
             now = max(now, starts[session])
             if _unit(key, user, lane) < 0.03:
-                interest = np.int64(_unit(key, user, lane + 1) * topics)
-        now = now + 5 + np.int64(-60.0 * np.log(1.0 - _unit(key, user, lane + 2)))
-        chosen = np.int64(-1)
+                interest = int(_unit(key, user, lane + 1) * topics)
+        now = now + 5 + int(-60.0 * np.log(1.0 - _unit(key, user, lane + 2)))
+        chosen = -1
         if _unit(key, user, lane + 3) < chances[1]:
             chosen = _bursting(bursts, now)
             label[e] = chosen >= 0
