@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from stepwell.kernels.threads import launch
+
 _BLOCKS = 16
 
 
@@ -120,7 +122,11 @@ class _Attend(torch.autograd.Function):
         out = torch.empty_like(u)
         total = u.new_empty(u.shape[:2])
         factor = keep if keep is not None else u.new_empty(0, 0, 0)
-        _forward(
+        launch(
+            u.shape[1],
+            out.numel() * mask.shape[1],
+            _forward,
+            _forward_parallel,
             *(t.detach().numpy() for t in (u, h, phi, x, neighbor_row, event_row, mask, factor)),
             np.float32(scale),
             weight.numpy(),
@@ -144,15 +150,32 @@ class _Attend(torch.autograd.Function):
         sine = torch.sin(angle) if learned else angle.new_empty(0, 0, 0)
         g_clock = u.new_zeros(_BLOCKS, 2, phi.shape[2])
         arrays = (u, h, phi, x, neighbor_row, event_row, mask, factor, weight, g_out, g_total, dt, sine)
-        _backward(
-            *(t.detach().numpy() for t in arrays), np.float32(ctx.scale), g_u.numpy(), g_score.numpy(), g_clock.numpy()  # type: ignore[attr-defined]
+        launch(
+            _BLOCKS,
+            u.numel() * mask.shape[1],
+            _backward,
+            _backward_parallel,
+            *(t.detach().numpy() for t in arrays),
+            np.float32(ctx.scale),  # type: ignore[attr-defined]
+            g_u.numpy(),
+            g_score.numpy(),
+            g_clock.numpy(),
         )
         g_h = None
         if needs[1] and h.shape[1]:
             g_h = torch.empty_like(h)
             begin, owned = _by_row(neighbor_row.numpy(), mask.numpy(), len(h))
             arrays = (u, factor, weight, g_out, g_score)
-            _backward_rows(begin, owned, *(t.detach().numpy() for t in arrays), g_h.numpy())
+            launch(
+                len(h),
+                h.numel() * 8,
+                _backward_rows,
+                _backward_rows_parallel,
+                begin,
+                owned,
+                *(t.detach().numpy() for t in arrays),
+                g_h.numpy(),
+            )
         elif needs[1]:
             g_h = torch.zeros_like(h)
         g_omega, g_phase = g_clock.sum(0) if learned else (None, None)
@@ -173,11 +196,11 @@ def _add(out, factor, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
         out[i] += factor * row[i]
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=True)
-def _forward(u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(cache=True, nogil=True, fastmath=True)
+def _forward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     num_heads, num_targets, _ = u.shape
     width, time_width = h.shape[1], phi.shape[2]
-    for i in prange(num_targets):
+    for i in range(first, last):
         for head in range(num_heads):
             u_h, u_phi, u_x = u[head, i, :width], u[head, i, width : width + time_width], u[head, i, width + time_width :]
             top = np.float32(-np.inf)
@@ -212,12 +235,18 @@ def _forward(u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, o
             total[head, i] = summed
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=True)
-def _backward(u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(cache=True, nogil=True, parallel=True)
+def _forward_parallel(threads, rows, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in prange(threads):
+        _forward(rows * part // threads, rows * (part + 1) // threads, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _backward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     num_heads, num_targets, _ = u.shape
     width, time_width = h.shape[1], phi.shape[2]
     num_blocks = len(g_clock)
-    for block in prange(num_blocks):
+    for block in range(first, last):
         scratch = np.empty(time_width, np.float32)
         for i in range(num_targets * block // num_blocks, num_targets * (block + 1) // num_blocks):
             for head in range(num_heads):
@@ -260,6 +289,12 @@ def _backward(u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, 
                             g_clock[block, 1, t] += g
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def _backward_parallel(threads, rows, u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in prange(threads):
+        _backward(rows * part // threads, rows * (part + 1) // threads, u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock)
+
+
 @njit(cache=True, nogil=True)
 def _by_row(neighbor_row, mask, num_rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Counting sort of the places by the row they read: the race-free order of the scatter."""
@@ -282,11 +317,11 @@ def _by_row(neighbor_row, mask, num_rows):  # type: ignore[no-untyped-def]  # no
     return begin, owned
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=True)
-def _backward_rows(begin, owned, u, keep, weight, g_out, g_score, g_h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(cache=True, nogil=True, fastmath=True)
+def _backward_rows(first, last, begin, owned, u, keep, weight, g_out, g_score, g_h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     num_heads = len(u)
     width, num_places = g_h.shape[1], weight.shape[1]
-    for row in prange(len(g_h)):
+    for row in range(first, last):
         g_h[row, :] = 0.0
         for place in range(begin[row], begin[row + 1]):
             i, k = owned[place] // num_places, owned[place] % num_places
@@ -296,3 +331,9 @@ def _backward_rows(begin, owned, u, keep, weight, g_out, g_score, g_h):  # type:
                     a *= keep[i, k, head]
                 _add(g_h[row], a, g_out[head, i, :width])
                 _add(g_h[row], g_score[i, k, head], u[head, i, :width])
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _backward_rows_parallel(threads, rows, begin, owned, u, keep, weight, g_out, g_score, g_h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in prange(threads):
+        _backward_rows(rows * part // threads, rows * (part + 1) // threads, begin, owned, u, keep, weight, g_out, g_score, g_h)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from stepwell.kernels.threads import launch
+
 
 def score_pairs(a: torch.Tensor, b: torch.Tensor, candidate_row: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """Return `w . relu(a_i + b_j)` for each source and candidate; for inference, no gradient.
@@ -26,7 +28,7 @@ def score_pairs(a: torch.Tensor, b: torch.Tensor, candidate_row: torch.Tensor, w
         return score_pairs_reference(a, b, candidate_row, w)
     out = a.new_empty(candidate_row.shape)
     arrays = (a.contiguous(), b.contiguous(), candidate_row, w.contiguous())
-    _score(*(t.detach().numpy() for t in arrays), out.numpy())
+    launch(len(a), out.numel() * a.shape[1] // 8, _score, _score_parallel, *(t.detach().numpy() for t in arrays), out.numpy())
     return out
 
 
@@ -35,9 +37,9 @@ def score_pairs_reference(a: torch.Tensor, b: torch.Tensor, candidate_row: torch
     return torch.stack([torch.relu(a[i] + b[rows]) @ w for i, rows in enumerate(candidate_row)])
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=True)
-def _score(a, b, candidate_row, w, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for i in prange(len(a)):
+@njit(cache=True, nogil=True, fastmath=True)
+def _score(first, last, a, b, candidate_row, w, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for i in range(first, last):
         left = a[i]
         for j in range(candidate_row.shape[1]):
             right = b[candidate_row[i, j]]
@@ -45,3 +47,9 @@ def _score(a, b, candidate_row, w, out):  # type: ignore[no-untyped-def]  # noqa
             for d in range(len(w)):
                 total += max(left[d] + right[d], np.float32(0.0)) * w[d]
             out[i, j] = total
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _score_parallel(threads, rows, a, b, candidate_row, w, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in prange(threads):
+        _score(rows * part // threads, rows * (part + 1) // threads, a, b, candidate_row, w, out)

@@ -1,0 +1,40 @@
+"""What models read from a batch: rows, ages, features, with their types."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from stepwell.core.batch import Batch, Level
+from stepwell.kernels.attention import Places
+
+
+def column(value: object) -> torch.Tensor:
+    """Return a level's array as the tensor that it is after the pipeline (NumPy arrays are shared, not copied)."""
+    return value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+
+
+def seconds_of(batch: Batch) -> float:
+    """Return the length of the log's time unit in seconds; 1 if the batch does not say."""
+    return cast("float", batch["seconds"]) if "seconds" in batch else 1.0
+
+
+def places_of(level: Level, seconds: float, dt: torch.Tensor | None = None) -> Places:
+    """Return where a level's neighbours stand; `dt` in the log's unit replaces query time minus event time."""
+    age = column(level.hood.dt) if dt is None else dt
+    return Places(
+        column(level.neighbor_row), column(level.event_row), column(level.hood.mask), age.to(torch.float32) * seconds
+    )
+
+
+def features_of(batch: Batch, name: str, dim: int, like: torch.Tensor) -> torch.Tensor:
+    """Return a feature field `[rows, dim]`, or one of no columns if the model reads none."""
+    return batch.tensor(name) if dim else like.new_zeros(1, 0)
+
+
+def bottom_rows(batch: Batch, row: torch.Tensor) -> torch.Tensor:
+    """Follow rows of level 0 down to rows of `batch.nodes`."""
+    for level in batch.levels_of():
+        row = column(level.self_row)[row]
+    return row
