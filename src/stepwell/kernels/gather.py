@@ -16,9 +16,7 @@ from stepwell.kernels.threads import launch
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def gather_rows(
-    table: npt.NDArray[Scalar], rows: Ids, out: npt.NDArray[Scalar] | None = None
-) -> npt.NDArray[Scalar]:
+def gather_rows(table: npt.NDArray[Scalar], rows: Ids, out: npt.NDArray[Scalar] | None = None) -> npt.NDArray[Scalar]:
     """Return `table[rows]`, with zeros where a row is -1.
 
     Args:
@@ -59,7 +57,7 @@ def _words(array: npt.NDArray[np.generic], row_bytes: int) -> npt.NDArray[np.uns
 
 
 # Below this line stands Numba code.
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN002, ANN202
 
 
 @numba.njit(cache=True, nogil=True)

@@ -110,9 +110,7 @@ def recent_neighbors(
     return out
 
 
-def uniform_before(
-    indptr: Ids, event: Ints, nodes: Ids, before: Ids, k: int, key: int, lane: int, rows: Ids
-) -> Ids:
+def uniform_before(indptr: Ids, event: Ints, nodes: Ids, before: Ids, k: int, key: int, lane: int, rows: Ids) -> Ids:
     """Return the places of `k` distinct visible events of each query, every subset being equally likely.
 
     Guarantee: a query's draw depends on `(key, lane, its row)` and its visible events alone, so it is the same in
@@ -148,9 +146,7 @@ def uniform_before(
     return slots
 
 
-def window_before(
-    indptr: Ids, event: Ints, time: Ids, nodes: Ids, times: Ids, before: Ids, k: int, width: int
-) -> Ids:
+def window_before(indptr: Ids, event: Ints, time: Ids, nodes: Ids, times: Ids, before: Ids, k: int, width: int) -> Ids:
     """Return the places of each query's visible events not older than `width`, at most the `k` newest.
 
     Args:
@@ -208,7 +204,7 @@ def read_slots(neighbor: Ints, event: Ints, time: Ids, times: Ids, slots: Ids) -
 def _queries(k: int, *columns: Ids) -> list[Ids]:
     if k < 1:
         raise InvalidValueError("k", k, "at least 1")
-    arrays = [np.ascontiguousarray(column, np.int64) for column in columns]
+    arrays: list[Ids] = [np.ascontiguousarray(column, np.int64) for column in columns]
     for array in arrays:
         if array.ndim != 1 or len(array) != len(arrays[0]):
             raise InvalidValueError("query columns", [a.shape for a in arrays], "one-dimensional and of one length")
@@ -226,7 +222,7 @@ def _empty(rows: int, k: int) -> Found:
 
 
 # Below this line stands Numba code; its arguments are those of the public functions above.
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN002, ANN202
 
 
 @numba.njit(inline="always")

@@ -11,7 +11,7 @@ from stepwell.core.errors import InvalidValueError
 from stepwell.kernels.unique import unique_inverse
 
 
-def last_wins(ids: Ids, order: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None) -> tuple[Ids, Ids]:
+def last_wins(ids: Ids, order: npt.NDArray[np.number] | None = None) -> tuple[Ids, Ids]:
     """Return the distinct ids and the row that wins each of them.
 
     Guarantee: the winner has the largest `order`; among equals, and without `order`, it is the last row. So a write

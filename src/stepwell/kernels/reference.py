@@ -11,9 +11,7 @@ import numpy.typing as npt
 from stepwell.core import Ids
 
 
-def build_tcsr(
-    src: Ids, dst: Ids, time: Ids, num_nodes: int, *, directed: bool = False
-) -> tuple[Ids, Ids, Ids, Ids]:
+def build_tcsr(src: Ids, dst: Ids, time: Ids, num_nodes: int, *, directed: bool = False) -> tuple[Ids, Ids, Ids, Ids]:
     """State what `stepwell.kernels.build_tcsr` must compute."""
     order = sorted(range(len(time)), key=lambda i: time[i])
     rows: list[list[tuple[int, int, int]]] = [[] for _ in range(num_nodes)]
@@ -42,9 +40,7 @@ def recent_neighbors(
     return read_slots(neighbor, event, time, times, newest_before(indptr, event, nodes, before, k))
 
 
-def uniform_before(
-    indptr: Ids, event: Ids, nodes: Ids, before: Ids, k: int, key: int, lane: int, rows: Ids
-) -> Ids:
+def uniform_before(indptr: Ids, event: Ids, nodes: Ids, before: Ids, k: int, key: int, lane: int, rows: Ids) -> Ids:
     """State Floyd's draw of `k` from the visible events, one query at a time, newest first."""
     slots = np.full((len(nodes), k), -1, np.int64)
     for row, visible in enumerate(_visible(indptr, event, nodes, before)):
@@ -58,9 +54,7 @@ def uniform_before(
     return slots
 
 
-def window_before(
-    indptr: Ids, event: Ids, time: Ids, nodes: Ids, times: Ids, before: Ids, k: int, width: int
-) -> Ids:
+def window_before(indptr: Ids, event: Ids, time: Ids, nodes: Ids, times: Ids, before: Ids, k: int, width: int) -> Ids:
     """State, one query at a time, what `stepwell.kernels.window_before` must compute."""
     slots = np.full((len(nodes), k), -1, np.int64)
     for row, visible in enumerate(_visible(indptr, event, nodes, before)):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from stepwell.core import Ids
 from stepwell.core.errors import InvalidValueError
 
-Ints: TypeAlias = "npt.NDArray[np.int32] | npt.NDArray[np.int64]"
+Ints: TypeAlias = npt.NDArray[np.integer]
 
 
 def build_tcsr(
@@ -120,8 +120,9 @@ def fill_tcsr_chunk(
     Cost:
         O(C) reads in order, up to 2 C writes at the rows' cursors; nothing allocated.
     """
-    columns = (np.ascontiguousarray(column) for column in (src, dst, time))
-    _fill(*columns, first, cursor, np.asarray(neighbor), np.asarray(event), np.asarray(row_time), directed)
+    src, dst, time = np.ascontiguousarray(src), np.ascontiguousarray(dst), np.ascontiguousarray(time)
+    neighbor, event, row_time = np.asarray(neighbor), np.asarray(event), np.asarray(row_time)
+    _fill(src, dst, time, first, cursor, neighbor, event, row_time, directed)
 
 
 @numba.njit(cache=True, nogil=True)

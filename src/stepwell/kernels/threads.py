@@ -14,8 +14,8 @@ import os
 import threading
 from collections.abc import Callable
 
-import numba
 import torch
+from numba import config, get_num_threads, set_num_threads
 
 CELLS_PER_THREAD = 2048
 """Output cells that pay for one more thread: a launch costs about 2 us, a cell about 5 ns (two-core measurement)."""
@@ -26,7 +26,7 @@ _owner: list[int] = []
 
 def num_threads() -> int:
     """Return how many threads a large kernel uses now: torch's number, up to what Numba has started."""
-    return min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))
+    return min(torch.get_num_threads(), int(config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set from the environment at import
 
 
 def launch(rows: int, cells: int, ranged: Callable[..., None], parallel: Callable[..., None], *args: object) -> None:
@@ -41,14 +41,14 @@ def launch(rows: int, cells: int, ranged: Callable[..., None], parallel: Callabl
     """
     threads = min(num_threads(), cells // CELLS_PER_THREAD + 1, rows)
     if threads > 1 and _enter():
-        mask = numba.get_num_threads()
+        mask = get_num_threads()
         try:
             if mask != threads:
-                numba.set_num_threads(threads)
+                set_num_threads(threads)
             parallel(threads, rows, *args)
         finally:
             if mask != threads:
-                numba.set_num_threads(mask)
+                set_num_threads(mask)
             _region.release()
     else:
         ranged(0, rows, *args)
