@@ -1,0 +1,481 @@
+"""A lake: one Delta table per data set, in a folder or an object store, with versions, SQL and lineage.
+
+Every write is one atomic commit and a new version; nothing is changed in place, and any Delta reader can read it
+without us. A data set of several tables keeps them as side tables named `<name>.<part>`: they are committed first,
+and the main commit names their versions in its metadata under `"tables"`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from stepwell.core.errors import DataError, InvalidValueError, StepwellError, UnknownNameError
+from stepwell.core.log import logger
+from stepwell.core.state import Json
+from stepwell.storage import delta
+from stepwell.storage.delta import ConflictError, DiskFullError, Mode, Version
+from stepwell.storage.diff import Diff, diff_tables, quoted
+from stepwell.storage.files import Rows
+from stepwell.storage.lineage import SCHEMA, TABLE, Input, Lineage, Origin
+from stepwell.storage.schema import compare_schemas, conversions, storable
+from stepwell.storage.sources import Source, open_source
+from stepwell.storage.table import Table
+
+if TYPE_CHECKING:
+    import duckdb
+    from deltalake import DeltaTable
+
+__all__ = ["ConflictError", "Diff", "DiskFullError", "Input", "Lake", "Lineage", "Origin", "Version", "open"]
+
+log = logger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_SIDE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+_QUERY = re.compile(r"\s*(select|with|from|values)\s", re.IGNORECASE)
+
+
+def open(path: str | Path, storage_options: Mapping[str, str] | None = None) -> Lake:
+    """Open a lake; a local folder is created if it is absent.
+
+    Args:
+        path: A folder, or the address of an object store (`s3://bucket/lake`, `gs://...`, `az://...`).
+        storage_options: Keys and settings of the object store, as the `deltalake` package names them.
+
+    Raises:
+        DataError: If the path is a file.
+    """
+    return Lake(path, storage_options)
+
+
+class Lake:
+    """A folder or object store of versioned tables.
+
+    Args:
+        path: Where it is.
+        storage_options: Keys and settings of the object store.
+
+    Example:
+        >>> lake = stepwell.storage.open(folder)
+        >>> table = lake.write("orders", "orders.csv")
+        >>> lake.sql("select count(*) as orders from orders").to_pylist()
+        [{'orders': 3}]
+    """
+
+    def __init__(self, path: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
+        self.path = str(path).removeprefix("file://")
+        self._options = dict(storage_options) if storage_options else None
+        self.is_local = "://" not in self.path
+        if self.is_local:
+            if Path(self.path).is_file():
+                raise DataError(self.path, "is a file", "a folder or an object store's address", "name a folder")
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+
+    def __repr__(self) -> str:
+        names = self.names()
+        return f"Lake {self.path}: {', '.join(names) or 'empty'}"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._all_names()
+
+    # Names and versions -----------------------------------------------------------------------------------------
+
+    def names(self, *, all: bool = False) -> list[str]:
+        """Return the tables' names, sorted; with `all` also side tables (`<name>.<part>`) and `_lineage`.
+
+        Cost: lists the folder; in an object store it reads `_lineage`.
+        """
+        return [name for name in self._all_names() if all or _NAME.fullmatch(name)]
+
+    def _all_names(self) -> list[str]:
+        if self.is_local:
+            return sorted(log_folder.parent.name for log_folder in Path(self.path).glob("*/_delta_log"))
+        if delta.open_delta(self._uri(TABLE), None, self._options) is None:
+            return []
+        rows = self.table(TABLE).to_arrow(["output", "step", "time"]).sort_by("time").to_pylist()
+        last = {row["output"]: row["step"] for row in rows}
+        return sorted([TABLE, *(name for name, step in last.items() if step != "drop")])
+
+    def _uri(self, name: str) -> str:
+        return str(Path(self.path) / name) if self.is_local else f"{self.path.rstrip('/')}/{name}"
+
+    def _open(self, name: str, version: int | None = None) -> DeltaTable:
+        if name != TABLE and not self.is_local and name not in self._all_names():
+            raise UnknownNameError("table", name, self.names())
+        with delta.failures(name):
+            opened = delta.open_delta(self._uri(name), version, self._options) if _is_name(name) else None
+        if opened is None:
+            raise UnknownNameError("table", name, self.names(all="." in name))
+        return opened
+
+    def table(self, name: str, version: int | None = None) -> Table:
+        """Return one version of a table, by default the newest.
+
+        Raises:
+            UnknownNameError: If there is no such table.
+            DataError: If there is no such version, or a vacuum has dropped it.
+        """
+        newest = self._open(name)
+        if version is None:
+            last = delta.newest_version(newest)
+            return Table(name, newest if last == newest.version() else self._open(name, last))
+        entries = delta.history(newest)
+        known = [int(str(entry["version"])) for entry in entries if not delta.is_vacuum(entry)]
+        readable = delta.readable_versions(entries)
+        if version not in readable:
+            problem = "was dropped by a vacuum" if version in known else "does not exist"
+            raise DataError(
+                f"{name}@{version}", problem, ", ".join(map(str, sorted(readable))), f"see lake.versions({name!r})"
+            )
+        return Table(name, self._open(name, version))
+
+    def versions(self, name: str) -> list[Version]:
+        """Return every version of a table, oldest first.
+
+        Cost: reads the table's log once for each version; no data.
+        """
+        entries = delta.history(self._open(name))
+        readable = delta.readable_versions(entries)
+        found = []
+        for entry in entries:
+            if not delta.is_vacuum(entry):
+                number = int(str(entry["version"]))
+                origin = delta.metadata_of(entry).get("origin")
+                step = Origin.from_json(origin).step if origin else ""
+                rows = int(self._open(name, number).count())
+                found.append(
+                    Version(number, delta.commit_time(entry), rows, str(entry["operation"]), step, number in readable)
+                )
+        return found
+
+    def metadata(self, name: str, version: int | None = None) -> dict[str, str]:
+        """Return what was written into the commit of one version, by default the newest."""
+        opened = self._open(name, self.table(name).version if version is None else version)
+        return delta.metadata_of(opened.history(1)[0])
+
+    # Writing ----------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        name: str,
+        source: Source,
+        mode: Mode = "replace",
+        inputs: Sequence[Table | Input | str] = (),
+        step: str = "write",
+        params: Mapping[str, Json] | None = None,
+    ) -> Table:
+        """Write rows as a new version of a table.
+
+        The table has the old version or the whole new one at any moment, also if the process dies on the way.
+
+        Args:
+            name: The table: letters, digits, `_` and `-`.
+            source: Anything `open_source` reads, or a SQL query over this lake (`"select ..."`).
+            mode: `"replace"` all rows, `"append"`, or `"error"` if the table exists.
+            inputs: What the rows were made from: tables, `"name@version"`, or names of things outside. The source
+                itself, and the tables a query reads, are noted without being named.
+            step: What was done, for the lineage.
+            params: The step's parameters, for the lineage.
+
+        Raises:
+            DataError: If the source is bad (file, row and column are named), or does not fit the table on append.
+            ConflictError: If another writer was faster.
+            DiskFullError: If there is no room; the table stays at its last version.
+
+        Cost: one pass over the source; memory is bounded, whatever the source's size, except for `DataFrame`s,
+        which are in memory already.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidValueError("name", name, "letters, digits, `_` and `-`, beginning with a letter or digit")
+        noted = [self._input(entry) for entry in inputs]
+        if isinstance(source, str) and _QUERY.match(source):
+            rows, read = self._query_rows(source)
+            noted += [entry for entry in read if entry not in noted]
+        else:
+            rows = open_source(source)
+            own = Input(source.name, source.version) if isinstance(source, Table) else Input(rows.where)
+            noted += [] if noted else [own]
+        origin = Origin(step, tuple(noted), dict(params or {}))
+        return self.table(name, self.commit_table(name, rows, mode, {}, origin=origin))
+
+    def commit_table(
+        self,
+        name: str,
+        batches: Rows | pa.RecordBatchReader,
+        mode: Mode = "replace",
+        metadata: Mapping[str, str] | None = None,
+        *,
+        origin: Origin | None = None,
+        expected: int | None = None,
+    ) -> int:
+        """Commit rows as a version of a table or side table and return its number; the primitive below `write`.
+
+        Args:
+            name: The table, or `<name>.<part>` for a side table.
+            batches: The rows.
+            mode: As in `write`.
+            metadata: Text for the commit. `"tables"`, a JSON object of names to versions, says which versions of side
+                tables belong to this one; a vacuum spares them.
+            origin: For the lineage.
+            expected: The version the table must still have (-1: it must not exist), checked at the commit; None leaves
+                it open.
+
+        Raises:
+            DataError, ConflictError, DiskFullError: As `write`.
+        """
+        if not (_is_name(name) and name != TABLE):
+            raise InvalidValueError("name", name, "`<name>` or `<name>.<part>` of letters, digits, `_` and `-`")
+        if mode not in ("replace", "append", "error"):
+            raise InvalidValueError("mode", mode, "'replace', 'append' or 'error'")
+        source = batches if isinstance(batches, Rows) else open_source(batches)
+        rows = storable(source)
+        converted = conversions(source.where, source.schema)
+        if converted:
+            log.info("%s: stored with other types than %s", name, converted)
+        mode, expected = self._settle(name, rows, mode, expected)
+        origin = origin or Origin("commit", (Input(source.where),))
+        texts = {
+            **(metadata or {}),
+            "origin": origin.to_json(),
+            **({"types": json.dumps(converted)} if converted else {}),
+        }
+        version = delta.commit(self._uri(name), name, rows, mode, texts, self._options, expected)
+        self._note(Lineage(name, version, origin, datetime.now(UTC)))
+        return version
+
+    def _settle(self, name: str, rows: Rows, mode: Mode, expected: int | None) -> tuple[Mode, int | None]:
+        """Check the write against the table as it is; return the mode and raw version to commit with."""
+        exists = name in self
+        if mode == "error" and exists:
+            raise DataError(name, "exists already", "a new name", "choose another name, or mode='replace' or 'append'")
+        if expected is not None and (self.table(name).version if exists else -1) != expected:
+            raise ConflictError(name)
+        if not exists:
+            return ("error" if self.is_local else "replace"), None
+        opened = self._open(name)
+        if mode == "append":
+            compare_schemas(rows.where, Table(name, opened).schema, rows.schema)
+        return mode, (int(opened.version()) if expected is not None else None)
+
+    def _note(self, lineage: Lineage) -> None:
+        """Repeat an origin in `_lineage`; the commit itself already has it, so a failure here loses nothing."""
+        rows = Rows(TABLE, SCHEMA, lambda columns: iter([lineage.to_row().select(columns)]))
+        try:
+            delta.commit(self._uri(TABLE), TABLE, rows, "append", {}, self._options, None)
+        except StepwellError as error:
+            log.warning("The lineage table lacks %s: %s", lineage, error)
+
+    def _input(self, entry: Table | Input | str) -> Input:
+        if isinstance(entry, Input):
+            return entry
+        if isinstance(entry, Table):
+            return Input(entry.name, entry.version)
+        name, _, version = entry.partition("@")
+        if version.isdigit():
+            return Input(name, int(version))
+        return Input(name, self.table(name).version) if name in self else Input(entry)
+
+    # Queries ----------------------------------------------------------------------------------------------------
+
+    def sql(self, query: str, *, budget: str = "1GiB") -> pa.Table:
+        """Run a DuckDB query over the lake and return its result.
+
+        Every table is visible under its name (in double quotes if it has a `-`), an older version as `"name@3"`, and a
+        side table as `name.part` or `"name.part"`.
+
+        Args:
+            query: One `select`.
+            budget: DuckDB's memory limit; above it, it spills to the temporary folder.
+
+        Raises:
+            DataError: If DuckDB refuses the query.
+        """
+        rows, _ = self._query_rows(query, budget)
+        return pa.Table.from_batches(rows.batches(), rows.schema)
+
+    def _query_rows(self, query: str, budget: str = "1GiB") -> tuple[Rows, list[Input]]:
+        import duckdb
+
+        connection = _connect(budget)
+        read = self._register(connection, query)
+        where = f"query {' '.join(query.split())[:60]!r}"
+        try:
+            reader = connection.sql(query).to_arrow_reader()
+        except (duckdb.Error, AttributeError) as error:
+            raise _refused(where, error, self._all_names()) from error
+
+        def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in reader:
+                    yield batch.select(columns)
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                raise _refused(where, error, self._all_names()) from error
+            finally:
+                connection.close()
+
+        return Rows(where, reader.schema, start), read
+
+    def _register(self, connection: duckdb.DuckDBPyConnection, query: str) -> list[Input]:
+        """Make the tables whose names stand in the query visible; return them with their versions."""
+        read = []
+        for name in self._all_names():
+            found = set(re.findall(rf"(?<![\w.-]){re.escape(name)}(@\d+)?(?![\w@-])", query))
+            views = {name + at: self.table(name, int(at[1:]) if at else None) for at in found}
+            for view, table in views.items():
+                connection.register(view, table.dataset)
+                read.append(Input(name, table.version))
+            if "." in name and name in views:
+                schema, _, part = name.partition(".")
+                connection.execute(f"create schema if not exists {quoted(schema)}").fetchall()
+                connection.execute(f"create view {quoted(schema)}.{quoted(part)} as from {quoted(name)}").fetchall()
+        return read
+
+    def diff(self, name: str, v1: int, v2: int) -> Diff:
+        """Say what changed from version `v1` to `v2`: columns, rows, distributions of numbers.
+
+        Cost: two passes over both versions.
+        """
+        connection = _connect("1GiB")
+        try:
+            return diff_tables(connection, self.table(name, v1), self.table(name, v2))
+        finally:
+            connection.close()
+
+    # Lineage and cleaning ---------------------------------------------------------------------------------------
+
+    def lineage(self, name: str) -> list[Lineage]:
+        """Return where each version of a table comes from, oldest first; a dropped table is still remembered."""
+        if name not in self:
+            return self._remembered(name)
+        return [
+            Lineage(name, int(str(entry["version"])), Origin.from_json(text), delta.commit_time(entry))
+            for entry in delta.history(self._open(name))
+            if (text := delta.metadata_of(entry).get("origin"))
+        ]
+
+    def _remembered(self, name: str) -> list[Lineage]:
+        rows = self.table(TABLE).to_arrow().sort_by("time").to_pylist() if TABLE in self else []
+        found = [
+            Lineage(
+                name,
+                row["version"],
+                Origin(
+                    row["step"],
+                    tuple(Input(**i) for i in row["inputs"]),
+                    json.loads(row["parameters"]),
+                    row["code_version"],
+                ),
+                row["time"],
+            )
+            for row in rows
+            if row["output"] == name
+        ]
+        if not found:
+            raise UnknownNameError("table", name, self.names())
+        return found
+
+    def drop(self, name: str) -> None:
+        """Remove a table with all its versions, its side tables and its indexes. Its lineage is remembered.
+
+        Raises:
+            UnknownNameError: If there is no such table.
+        """
+        version = self.table(name).version
+        for part in [other for other in self._all_names() if other.startswith(f"{name}.")] + [name]:
+            if self.is_local:
+                _remove(Path(self._uri(part)))
+            else:
+                opened = self._open(part)
+                with delta.failures(part):
+                    opened.delete()
+                    delta.vacuum(opened, {int(opened.version())})
+        if self.is_local:
+            for folder in (Path(self.path) / "_index").glob(f"{name}@*"):
+                _remove(folder)
+        self._note(Lineage(name, version, Origin("drop", (Input(name, version),)), datetime.now(UTC)))
+
+    def vacuum(self, name: str | None = None) -> int:
+        """Drop old versions' files and return how many went.
+
+        Spared: the newest version of each table, every version that the lineage of some version names as an input, and
+        every version of a side table that a spared commit names.
+
+        Args:
+            name: One table with its side tables; None for all.
+
+        Cost: reads the logs of all tables.
+        """
+        names = [other for other in self._all_names() if name is None or other == name or other.startswith(f"{name}.")]
+        if name is not None and name not in names:
+            raise UnknownNameError("table", name, self.names())
+        keep = self._referenced()
+        return sum(self._vacuum_one(other, keep[other]) for other in names)
+
+    def _vacuum_one(self, name: str, keep: set[int]) -> int:
+        opened = self._open(name)
+        with delta.failures(name):
+            return delta.vacuum(opened, keep)
+
+    def _referenced(self) -> dict[str, set[int]]:
+        """Return the versions of each table that a vacuum spares."""
+        commits = {name: delta.history(self._open(name)) for name in self._all_names()}
+        keep: dict[str, set[int]] = {name: {delta.newest_version(self._open(name))} for name in commits}
+        for entries in commits.values():
+            for entry in entries:
+                text = delta.metadata_of(entry).get("origin")
+                for source in Origin.from_json(text).inputs if text else ():
+                    if source.version is not None and source.name in keep:
+                        keep[source.name].add(source.version)
+        for name, entries in commits.items():
+            for entry in entries:
+                if int(str(entry["version"])) in keep[name]:
+                    for part, version in json.loads(delta.metadata_of(entry).get("tables", "{}")).items():
+                        keep.setdefault(part, set()).add(int(version))
+        return {
+            name: versions & delta.readable_versions(commits[name])
+            for name, versions in keep.items()
+            if name in commits
+        }
+
+
+def _is_name(name: str) -> bool:
+    return name == TABLE or bool(_NAME.fullmatch(name) or _SIDE.fullmatch(name))
+
+
+def _remove(folder: Path) -> None:
+    """Take a folder out of sight in one step, then delete it."""
+    aside = folder.with_name(f"_dropped-{uuid.uuid4().hex[:8]}")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _connect(budget: str) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": budget,
+        "temp_directory": str(Path(tempfile.gettempdir()) / f"stepwell-sql-{uuid.uuid4().hex[:8]}"),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "python_enable_replacements": "false",
+    }
+    try:
+        return duckdb.connect(config=settings)
+    except duckdb.Error as error:
+        raise InvalidValueError("budget", budget, "a size such as '512MiB' or '4GiB'") from error
+
+
+def _refused(where: str, error: Exception, names: list[str]) -> DataError:
+    problem = f"was refused ({str(error).strip().splitlines()[0].rstrip('.')})"
+    return DataError(
+        where, problem, f"one DuckDB select over {', '.join(names) or 'an empty lake'}", "correct the query"
+    )
