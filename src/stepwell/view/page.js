@@ -1,0 +1,72 @@
+"use strict";
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  // Colours live in the style sheet alone; a chart takes them when it is drawn.
+  const look = () => {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const axis = {
+      gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"),
+      tickcolor: colour("--line"), automargin: true, ticks: "outside", ticklen: 4,
+    };
+    return {
+      axis,
+      layout: {
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+        colorway: [1, 2, 3, 4, 5, 6, 7].map((n) => colour(`--c${n}`)),
+        font: { family: style.fontFamily || "sans-serif", size: 13, color: colour("--ink") },
+        margin: { l: 56, r: 16, t: 26, b: 48 },
+        legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+        hovermode: "closest",
+        hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+      },
+      shape: colour("--soft"),
+    };
+  };
+
+  const draw = () => {
+    const now = look();
+    for (const figure of document.querySelectorAll("figure.chart")) {
+      const plot = figure.querySelector(".plot");
+      const spec = JSON.parse(figure.querySelector("script").textContent);
+      const layout = { ...now.layout, ...spec.layout };
+      for (const name of ["xaxis", "yaxis"]) layout[name] = { ...now.axis, ...spec.layout[name] };
+      for (const shape of layout.shapes || []) shape.line = { ...shape.line, color: now.shape };
+      Plotly.react(plot, spec.data, layout, { responsive: true, displaylogo: false, displayModeBar: "hover",
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    }
+  };
+
+  // Fetches this page again and swaps what changed; only pages of the live server do so.
+  const renew = async () => {
+    const answer = await fetch(location.pathname, { credentials: "same-origin" });
+    if (!answer.ok) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    document.querySelector("main").replaceWith(fresh.querySelector("main"));
+    draw();
+  };
+
+  const send = async (event) => {
+    const form = event.target.closest("form[data-action]");
+    if (!form) return;
+    event.preventDefault();
+    const said = form.querySelector("output");
+    const body = JSON.stringify(Object.fromEntries(new FormData(form, event.submitter)));
+    try {
+      const answer = await fetch(`/action/${encodeURIComponent(form.dataset.action)}`, {
+        method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json" }, body });
+      const result = await answer.json();
+      if (!answer.ok) { said.textContent = result.error; return; }
+      await renew();
+    } catch (problem) {
+      said.textContent = "The server that this page came from does not answer.";
+    }
+  };
+
+  draw();
+  dark.addEventListener("change", draw);
+  document.addEventListener("submit", send);
+  const refresh = Number(document.body.dataset.refresh || 0);
+  if (refresh > 0 && location.protocol.startsWith("http")) setInterval(() => renew().catch(() => {}), 1000 * refresh);
+})();
