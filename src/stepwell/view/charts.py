@@ -196,12 +196,13 @@ def bars(title: str, series: Sequence[Series], *, y: str = "", bar: float | None
             "name": one.name,
             "x": [str(label) for label in one.x],
             "y": _list(one.y),
-            "marker": {"pattern": {"shape": PATTERNS[number % len(PATTERNS)], "fgopacity": 0.35}},
+            "marker": {"pattern": {"shape": PATTERNS[number % len(PATTERNS)], "fillmode": "overlay", "size": 6}},
         }
         if one.spread is not None:
             trace["error_y"] = {"type": "data", "array": _list(one.spread), "thickness": 1.2, "width": 4}
         traces.append(trace)
     layout = _layout("", y, legend=len(series) > 1)
+    layout["xaxis"] = {"type": "category", "showgrid": False}
     layout["barmode"] = "group"
     layout["bargap"] = 0.35
     if bar is not None:

@@ -21,7 +21,7 @@
         hovermode: "closest",
         hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
       },
-      shape: colour("--soft"),
+      soft: colour("--soft"),
     };
   };
 
@@ -32,9 +32,9 @@
       const spec = JSON.parse(figure.querySelector("script").textContent);
       const layout = { ...now.layout, ...spec.layout };
       for (const name of ["xaxis", "yaxis"]) layout[name] = { ...now.axis, ...spec.layout[name] };
-      for (const shape of layout.shapes || []) shape.line = { ...shape.line, color: now.shape };
-      Plotly.react(plot, spec.data, layout, { responsive: true, displaylogo: false, displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+      for (const shape of layout.shapes || []) shape.line = { ...shape.line, color: now.soft };
+      for (const trace of spec.data) if (trace.error_y) trace.error_y.color = now.soft;
+      Plotly.react(plot, spec.data, layout, { responsive: true, displayModeBar: false });
     }
   };
 
