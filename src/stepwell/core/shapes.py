@@ -70,10 +70,14 @@ class Adjacency(Protocol):
     Row `node` is `[indptr[node], indptr[node + 1])` of the three flat arrays; positions ascend within a row.
     """
 
-    indptr: npt.NDArray[np.int64]
-    neighbor: npt.NDArray[np.int32]
-    event: npt.NDArray[np.int32]
-    time: npt.NDArray[np.int64]
+    @property
+    def indptr(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def neighbor(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def event(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def time(self) -> npt.NDArray[np.int64]: ...
 
 
 @runtime_checkable

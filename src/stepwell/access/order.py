@@ -1,0 +1,100 @@
+"""The order of stages follows from the fields they need and give; what does not fit is said before the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from stepwell.core.errors import PlanError
+from stepwell.core.shapes import Stage
+
+_GIVERS = {
+    "candidate": "Candidates(log, negatives), or negatives=... of the pipeline",
+    "levels": "Neighbors(log, sampler), or sampler=... of the pipeline",
+    "src_row": "Neighbors(log, sampler), or sampler=... of the pipeline",
+    "candidate_row": "Neighbors(log, sampler), or sampler=... of the pipeline",
+    "nodes": "Neighbors(log, sampler), or sampler=... of the pipeline",
+    "events": "Neighbors(log, sampler), or sampler=... of the pipeline",
+    "event_feature": "Gather(log), if the log has event features",
+    "node_feature": "Gather(log), if the log has node features",
+    "label": "a log or table with a label",
+}
+
+
+def order_stages(stages: Sequence[Stage], given: Iterable[str], source: str = "the source") -> tuple[Stage, ...]:
+    """Order stages so that each finds what it needs; stages that touch no state come as early as they can.
+
+    A stage that needs and gives the same field changes it: it stands after the field's giver, before the others that
+    need it, and after earlier-listed stages that change it too. Otherwise the listed order is kept where it may be.
+
+    Args:
+        stages: The stages, in any order.
+        given: Fields that come with every batch.
+        source: What gives them, for messages.
+
+    Raises:
+        PlanError: If a field has two givers or none, or stages wait for each other in a circle.
+    """
+    fields = frozenset(given)
+    _check_givers(stages, fields, source)
+    _check_gaps(stages, fields, source)
+    waits = [_before(stages, i) for i in range(len(stages))]
+    ordered: list[int] = []
+    while len(ordered) < len(stages):
+        ready = [i for i in range(len(stages)) if i not in ordered and waits[i] <= set(ordered)]
+        if not ready:
+            names = ", ".join(_name(stages[i]) for i in range(len(stages)) if i not in ordered)
+            raise PlanError(f"These stages wait for each other in a circle: {names}. Take one out or split it.")
+        ordered.append(min(ready, key=lambda i: (not is_pure(stages[i]), i)))
+    return tuple(stages[i] for i in ordered)
+
+
+def is_pure(stage: Stage) -> bool:
+    """Say whether a stage touches no state, so that it may run ahead of the model and on any thread."""
+    return not stage.reads and not stage.writes
+
+
+def _changes(stage: Stage) -> frozenset[str]:
+    return stage.needs & stage.gives
+
+
+def _before(stages: Sequence[Stage], i: int) -> set[int]:
+    """Return the stages that must run before stage `i`."""
+    before: set[int] = set()
+    for j, other in enumerate(stages):
+        if j == i:
+            continue
+        fresh, changed = other.gives - other.needs, _changes(other)
+        shared = changed & stages[i].needs
+        if fresh & stages[i].needs or any(field not in _changes(stages[i]) or j < i for field in shared):
+            before.add(j)
+    return before
+
+
+def _check_givers(stages: Sequence[Stage], given: frozenset[str], source: str) -> None:
+    giver = dict.fromkeys(given, source)
+    for stage in stages:
+        for field in sorted(stage.gives - stage.needs):
+            if field in giver:
+                raise PlanError(
+                    f"Both {giver[field]} and {_name(stage)} give the field {field!r}. Allowed: one giver a field. "
+                    "Take one of them out, or let the second also need the field to change it."
+                )
+            giver[field] = _name(stage)
+
+
+def _check_gaps(stages: Sequence[Stage], given: frozenset[str], source: str) -> None:
+    known = given.union(*(stage.gives - stage.needs for stage in stages))
+    for stage in stages:
+        for field in sorted(stage.needs - known):
+            near = get_close_matches(field, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            giver = _GIVERS.get(field, f"a stage with {field!r} in its `gives`, or a source with such a column")
+            raise PlanError(
+                f"{_name(stage)} needs the field {field!r}, which nothing gives.{hint} It could come from {giver}. "
+                f"Known fields: {', '.join(sorted(known)) or f'none, {source} is empty'}."
+            )
+
+
+def _name(stage: Stage) -> str:
+    return type(stage).__name__

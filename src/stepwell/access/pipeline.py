@@ -1,0 +1,282 @@
+"""The pipeline: stages, ordered by the fields they need and give, turn slices of a source into batches.
+
+It knows neither graphs nor tables: a source is read slice by slice, every stage adds fields, the last step moves the
+batch to the device. Stages that touch no state run ahead of the model on background threads, the others when the
+batch is asked for. Every call is counted, and the plan shows the figures beside what the stages had predicted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+
+from stepwell.access.ahead import map_ahead
+from stepwell.access.batches import FixedBatches
+from stepwell.access.gather import Gather
+from stepwell.access.meter import Meter
+from stepwell.access.negatives import Candidates, Negatives
+from stepwell.access.neighbors import AsOf, HopTime, KeyedBy, Neighbors
+from stepwell.access.order import is_pure, order_stages
+from stepwell.access.transfer import to_tensors
+from stepwell.core import Batch, Cost, Machine, PlanNode, Slice, Statistics
+from stepwell.core.errors import CheckpointError, InvalidValueError, PlanError
+from stepwell.core.shapes import Batcher, Sampler, Source, Stage
+from stepwell.core.state import Json, StateReader, StateWriter
+from stepwell.storage import EventLog
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an epoch stands.
+
+    Args:
+        epoch: The epoch.
+        batch: How many of this rank's batches have been handed out.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+
+
+class Pipeline:
+    """Batches of a source, ready for a model.
+
+    Guarantee: the batches of an epoch depend on the source, the stages, `seed`, the epoch and `shard` alone; never on
+    `prefetch`, the device, or where a run was resumed.
+
+    `batches`, `negatives`, `sampler` and the options of neighbours build the usual stages of an event log; a stage in
+    `stages` is added, or takes the place of the built one that gives the same field.
+
+    Args:
+        source: An event log, a table, or anything that reads slices.
+        batches: Where it is cut; 200 consecutive rows by default.
+        negatives: Who stands beside the true destination in `candidate`; None: nobody.
+        sampler: Which past events are looked at; None: no neighbours.
+        hops: Levels of neighbours.
+        as_of: What a query sees: events strictly before its time (`"event"`) or before its batch (`"batch"`).
+        hop_time: When a neighbour is asked in turn: at its edge's time or at the root's.
+        keyed_by: What is a distinct target: a node at a time, or (batch-frozen) a node.
+        stages: More stages, in any order.
+        prefetch: Batches made ahead on background threads; 0 for none.
+        seed: Keys negatives and random samplers.
+        device: Where the tensors go; the CPU by default.
+        shard: (rank, world): this process takes every `world`-th batch, starting at `rank`.
+
+    Raises:
+        PlanError: If the stages do not fit together: a field that nothing gives, or that two give.
+        InvalidValueError: If an option is outside its range.
+
+    Example:
+        >>> log = EventLog.from_arrays(src=[0, 1, 0], dst=[2, 2, 3], time=[1, 2, 3])
+        >>> [batch.candidate.tolist() for batch in Pipeline(log, FixedBatches(2), sampler=Recent(k=1))]
+        [[[2], [2]], [[3]]]
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batches: Batcher | None = None,
+        *,
+        negatives: Negatives | None = None,
+        sampler: Sampler | None = None,
+        hops: int = 1,
+        as_of: AsOf = "event",
+        hop_time: HopTime = "edge",
+        keyed_by: KeyedBy = "node_time",
+        stages: Sequence[Stage] = (),
+        prefetch: int = 2,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        if prefetch < 0:
+            raise InvalidValueError("prefetch", prefetch, "at least 0")
+        if not 0 <= shard[0] < shard[1]:
+            raise InvalidValueError("shard", shard, "(rank, world) with 0 <= rank < world")
+        self.source = source
+        self.batches: Batcher = FixedBatches() if batches is None else batches
+        self.prefetch, self.seed, self.shard = prefetch, seed, shard
+        self.device = torch.device("cpu" if device is None else device)
+        built: list[Stage] = []
+        if negatives is not None or sampler is not None:
+            if not isinstance(source, EventLog):
+                raise PlanError(
+                    f"negatives and sampler need an event log as the source, got {type(source).__name__}. "
+                    "Leave them out, or open the data with lake.events(...)."
+                )
+            built.append(Candidates(source, negatives, seed))
+            if sampler is not None:
+                built += [Neighbors(source, sampler, hops, as_of, hop_time, keyed_by, seed), Gather(source)]
+        self.stages = order_stages(_replaced(built, stages), self._given(), type(source).__name__)
+        self._names = _names(self.stages)
+        self._meter = Meter()
+        self._position = Position()
+        self._resume: Position | None = None
+
+    def __len__(self) -> int:
+        """Count this rank's batches of epoch 0."""
+        return sum(1 for _ in self.batches.cuts(self.source, 0, self.shard))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of epoch 0, or after `load` what is left of the saved epoch."""
+        return self.epoch(0 if self._resume is None else self._resume.epoch)
+
+    def epoch(self, epoch: int, start: int | None = None) -> Iterator[Batch]:
+        """Yield the batches of one epoch, with tensors on the device.
+
+        Args:
+            epoch: The epoch; it keys everything random.
+            start: How many batches to leave out. None: as many as had been handed out when the loaded position was
+                saved, if that was in this epoch, else 0.
+        """
+        resume, self._resume = self._resume, None
+        if start is None:
+            start = resume.batch if resume is not None and resume.epoch == epoch else 0
+        if start < 0:
+            raise InvalidValueError("start", start, "at least 0")
+        return self._run(epoch, start)
+
+    def _run(self, epoch: int, start: int) -> Iterator[Batch]:
+        self._meter.clear()
+        self._position = Position(epoch, start)
+        pure = next((i for i, stage in enumerate(self.stages) if not is_pure(stage)), len(self.stages))
+        whole = pure == len(self.stages)
+
+        def make(cut: Slice) -> Batch:
+            batch = self._counted(self._names[0], None, lambda: self.source.read(cut))
+            batch = self._apply(batch, 0, pure)
+            return self._move(batch) if whole else batch
+
+        cuts = islice(self.batches.cuts(self.source, epoch, self.shard), start, None)
+        made = map_ahead(make, cuts, self.prefetch)
+        try:
+            for index, ready in enumerate(made, start + 1):
+                batch = ready if whole else self._move(self._apply(ready, pure, len(self.stages)))
+                self._position = Position(epoch, index)
+                yield batch
+        finally:
+            made.close()  # type: ignore[attr-defined]
+
+    def _apply(self, batch: Batch, begin: int, end: int) -> Batch:
+        for name, stage in zip(self._names[begin + 1 : end + 1], self.stages[begin:end], strict=True):
+            before = batch
+            batch = self._counted(name, before, lambda stage=stage, before=before: stage(before))  # type: ignore[misc]
+        return batch
+
+    def _move(self, batch: Batch) -> Batch:
+        return self._counted(self._names[-1], batch, lambda: to_tensors(batch, self.device))
+
+    def _counted(self, name: str, before: Batch | None, work: Callable[[], Batch]) -> Batch:
+        begin = time.perf_counter()
+        after = work()
+        self._meter.add(name, before, after, time.perf_counter() - begin)
+        return after
+
+    def _given(self) -> frozenset[str]:
+        """Return the fields that the source gives, as its first rows show."""
+        cut = next(iter(self.batches.cuts(self.source, 0)), Slice(0, 0, 0, 0))
+        return frozenset(self.source.read(cut))
+
+    @property
+    def position(self) -> Position:
+        """Where the running epoch stands."""
+        return self._position
+
+    @property
+    def measured(self) -> dict[str, Cost]:
+        """What the latest epoch has taken so far, by the name of the plan's node."""
+        return self._meter.costs()
+
+    @property
+    def plan(self) -> PlanNode:
+        """The stages as a tree, each above what feeds it: predicted for one epoch, measured in the latest one."""
+        return self.predict(Machine())
+
+    def predict(self, machine: Machine) -> PlanNode:
+        """Return the plan for a machine, the measured column filled in as far as an epoch has run."""
+        num_batches = max(1, len(self))
+        stats = self.source.statistics()
+        stats = replace(stats, num_rows=-(-len(self.source) // self.shard[1]))
+        stats = replace(stats, batch_size=max(1, round(stats.num_rows / num_batches)))
+        costs = [_read_cost(stats, machine, num_batches)]
+        costs += [stage.cost(stats, machine) for stage in self.stages]
+        costs.append(_move_cost(costs, machine, num_batches, self.device))
+        reasons = [str(self.batches), *(_reason(stage) for stage in self.stages), self._threads()]
+        node: tuple[PlanNode, ...] = ()
+        for name, cost, why in zip(self._names, costs, reasons, strict=True):
+            node = (PlanNode(name, why, replace(cost, calls=num_batches), children=node),)
+        return node[0].with_measured(self.measured)
+
+    def _threads(self) -> str:
+        return f"{self.prefetch} batches ahead on background threads" if self.prefetch else "no prefetch"
+
+    def __str__(self) -> str:
+        return str(self.plan)
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.source!r}, {', '.join(map(str, [self.batches, *self.stages]))})"
+
+    def save(self, writer: StateWriter) -> None:
+        """Record the position and what must be equal for the rest of the epoch to be the same."""
+        writer.value("epoch", self._position.epoch)
+        writer.value("batch", self._position.batch)
+        writer.value("setting", self._setting())
+
+    def load(self, reader: StateReader) -> None:
+        """Continue, at the next `epoch` or `for`, behind the last batch that had been handed out.
+
+        Raises:
+            CheckpointError: If the pipeline that was saved had other batches.
+        """
+        saved, here = reader.value("setting"), self._setting()
+        if saved != here:
+            raise CheckpointError(
+                f"The saved pipeline gave other batches: saved {saved}, here {here}. Build it as it was, or start anew."
+            )
+        epoch, batch = reader.value("epoch"), reader.value("batch")
+        if not isinstance(epoch, int) or not isinstance(batch, int):
+            raise CheckpointError(
+                f"The saved position ({epoch!r}, {batch!r}) is no pair of integers. Use an older one."
+            )
+        self._position = self._resume = Position(epoch, batch)
+
+    def _setting(self) -> Json:
+        stages: list[Json] = [str(stage) for stage in self.stages]
+        shard: list[Json] = list(self.shard)
+        batches, rows = str(self.batches), len(self.source)
+        return {"batches": batches, "stages": stages, "rows": rows, "seed": self.seed, "shard": shard}
+
+
+def _replaced(built: Sequence[Stage], stages: Sequence[Stage]) -> list[Stage]:
+    """Return all stages without the built ones whose fields an explicit stage gives afresh."""
+    fresh: frozenset[str] = frozenset().union(*(stage.gives - stage.needs for stage in stages))
+    return [*(stage for stage in built if not stage.gives & fresh), *stages]
+
+
+def _names(stages: Sequence[Stage]) -> list[str]:
+    names = ["Read", *(type(stage).__name__ for stage in stages), "Transfer"]
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
+
+
+def _reason(stage: Stage) -> str:
+    text = str(stage)
+    about = text if len(text) <= 80 else text[:77] + "..."
+    return about if stage.accuracy == "same" else f"{about}; values {stage.accuracy}"
+
+
+def _read_cost(stats: Statistics, machine: Machine, num_batches: int) -> Cost:
+    size_bytes = float(stats.num_rows * (stats.row_bytes + stats.feature_bytes))
+    seconds = size_bytes / machine.gather_bytes_per_s + num_batches * 2e-5
+    return Cost(rows=stats.num_rows, size_bytes=size_bytes, seconds=seconds)
+
+
+def _move_cost(costs: Sequence[Cost], machine: Machine, num_batches: int, device: torch.device) -> Cost:
+    size_bytes = sum(cost.size_bytes or 0.0 for cost in costs)
+    seconds = num_batches * 4e-5 + (size_bytes / machine.gather_bytes_per_s if device.type != "cpu" else 0.0)
+    rows = max((cost.rows or 0.0) for cost in costs)
+    return Cost(rows=rows, size_bytes=size_bytes, seconds=seconds)
