@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from stepwell.storage.query import quoted
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
@@ -104,11 +105,6 @@ def diff_tables(connection: duckdb.DuckDBPyConnection, before: Table, after: Tab
         rows_removed=removed if both else len(before),
         shifts=_shifts(connection, numeric),
     )
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,15 +23,15 @@ from stepwell.core.log import logger
 from stepwell.core.state import Json
 from stepwell.storage import delta
 from stepwell.storage.delta import ConflictError, DiskFullError, Mode, Version
-from stepwell.storage.diff import Diff, diff_tables, quoted
+from stepwell.storage.diff import Diff, diff_tables
 from stepwell.storage.files import Rows
 from stepwell.storage.lineage import SCHEMA, TABLE, Input, Lineage, Origin
+from stepwell.storage.query import connect, query_rows
 from stepwell.storage.schema import compare_schemas, conversions, storable
 from stepwell.storage.sources import Source, open_source
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
-    import duckdb
     from deltalake import DeltaTable
 
 __all__ = ["ConflictError", "Diff", "DiskFullError", "Input", "Lake", "Lineage", "Origin", "Version", "open"]
@@ -198,7 +197,7 @@ class Lake:
             raise InvalidValueError("name", name, "letters, digits, `_` and `-`, beginning with a letter or digit")
         noted = [self._input(entry) for entry in inputs]
         if isinstance(source, str) and _QUERY.match(source):
-            rows, read = self._query_rows(source)
+            rows, read = query_rows(source, self)
             noted += [entry for entry in read if entry not in noted]
         else:
             rows = open_source(source)
@@ -299,52 +298,15 @@ class Lake:
         Raises:
             DataError: If DuckDB refuses the query.
         """
-        rows, _ = self._query_rows(query, budget)
+        rows, _ = query_rows(query, self, budget)
         return pa.Table.from_batches(rows.batches(), rows.schema)
-
-    def _query_rows(self, query: str, budget: str = "1GiB") -> tuple[Rows, list[Input]]:
-        import duckdb
-
-        connection = _connect(budget)
-        read = self._register(connection, query)
-        where = f"query {' '.join(query.split())[:60]!r}"
-        try:
-            reader = connection.sql(query).to_arrow_reader()
-        except (duckdb.Error, AttributeError) as error:
-            raise _refused(where, error, self._all_names()) from error
-
-        def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
-            try:
-                for batch in reader:
-                    yield batch.select(columns)
-            except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise _refused(where, error, self._all_names()) from error
-            finally:
-                connection.close()
-
-        return Rows(where, reader.schema, start), read
-
-    def _register(self, connection: duckdb.DuckDBPyConnection, query: str) -> list[Input]:
-        """Make the tables whose names stand in the query visible; return them with their versions."""
-        read = []
-        for name in self._all_names():
-            found = set(re.findall(rf"(?<![\w.-]){re.escape(name)}(@\d+)?(?![\w@-])", query))
-            views = {name + at: self.table(name, int(at[1:]) if at else None) for at in found}
-            for view, table in views.items():
-                connection.register(view, table.dataset)
-                read.append(Input(name, table.version))
-            if "." in name and name in views:
-                schema, _, part = name.partition(".")
-                connection.execute(f"create schema if not exists {quoted(schema)}").fetchall()
-                connection.execute(f"create view {quoted(schema)}.{quoted(part)} as from {quoted(name)}").fetchall()
-        return read
 
     def diff(self, name: str, v1: int, v2: int) -> Diff:
         """Say what changed from version `v1` to `v2`: columns, rows, distributions of numbers.
 
         Cost: two passes over both versions.
         """
-        connection = _connect("1GiB")
+        connection = connect()
         try:
             return diff_tables(connection, self.table(name, v1), self.table(name, v2))
         finally:
@@ -456,26 +418,3 @@ def _remove(folder: Path) -> None:
     aside = folder.with_name(f"_dropped-{uuid.uuid4().hex[:8]}")
     folder.rename(aside)
     shutil.rmtree(aside)
-
-
-def _connect(budget: str) -> duckdb.DuckDBPyConnection:
-    import duckdb
-
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": budget,
-        "temp_directory": str(Path(tempfile.gettempdir()) / f"stepwell-sql-{uuid.uuid4().hex[:8]}"),
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "python_enable_replacements": "false",
-    }
-    try:
-        return duckdb.connect(config=settings)
-    except duckdb.Error as error:
-        raise InvalidValueError("budget", budget, "a size such as '512MiB' or '4GiB'") from error
-
-
-def _refused(where: str, error: Exception, names: list[str]) -> DataError:
-    problem = f"was refused ({str(error).strip().splitlines()[0].rstrip('.')})"
-    return DataError(
-        where, problem, f"one DuckDB select over {', '.join(names) or 'an empty lake'}", "correct the query"
-    )

@@ -7,29 +7,29 @@ objects offer, so nothing is imported that the caller has not imported already.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
-from stepwell.core.errors import DataError, InvalidValueError, MissingExtraError
+from stepwell.core.errors import DataError
+from stepwell.storage.databases import SqlQuery, open_delta_source, open_iceberg, open_sql, sql_source
 from stepwell.storage.files import (
     BATCH_ROWS,
-    CsvFile,
     Rows,
-    open_csv,
+    must_exist,
     open_ipc,
     open_json_lines,
     open_parquet,
     suffix_of,
-    unreadable,
 )
+from stepwell.storage.text import CsvFile, open_csv
+
+__all__ = ["ArrowStream", "CsvFile", "Rows", "Source", "SqlQuery", "first_misfit", "open_source", "sql_source"]
 
 _TEXT = (".csv", ".tsv", ".txt", ".edges", ".tab")
 _OPENERS: dict[str, Callable[[Path], Rows]] = {
@@ -49,36 +49,6 @@ class ArrowStream(Protocol):
     """What every modern data frame offers: its rows as an Arrow stream."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-
-@dataclass(frozen=True)
-class SqlQuery:
-    """The rows of a SQL query, read through ADBC as a stream.
-
-    Args:
-        uri: `postgresql://user:password@host/database`, `sqlite:///path/to/file`, or what `driver` understands.
-        query: The query. Sort in the query if the order matters.
-        driver: An ADBC driver's Python module (`adbc_driver_snowflake`), or None to tell it from `uri`.
-    """
-
-    uri: str = field(repr=False)
-    query: str
-    driver: str | None = None
-
-    @property
-    def where(self) -> str:
-        """The database without its password, as errors name it."""
-        return re.sub(r"//([^:/@]+):[^@]*@", r"//\1:***@", self.uri)
-
-
-def sql_source(uri: str, query: str, *, driver: str | None = None) -> SqlQuery:
-    """Name a query against PostgreSQL, SQLite or any database with an ADBC driver as a source of rows.
-
-    Example:
-        >>> sql_source("sqlite:///shop.db", "select user, item, at from orders").where
-        'sqlite:///shop.db'
-    """
-    return SqlQuery(uri, query, driver)
 
 
 Source: TypeAlias = "str | Path | CsvFile | SqlQuery | Rows | ArrowStream | Mapping[str, object] | object"
@@ -136,10 +106,10 @@ def _open(source: Source) -> Rows:
     if isinstance(source, Rows):
         return source
     if isinstance(source, CsvFile):
-        _must_exist(Path(source.path))
+        must_exist(Path(source.path))
         return open_csv(source)
     if isinstance(source, SqlQuery):
-        return _open_sql(source)
+        return open_sql(source)
     if isinstance(source, str | Path):
         return _open_path(str(source))
     if isinstance(source, Mapping):
@@ -150,28 +120,15 @@ def _open(source: Source) -> Rows:
 # Paths ------------------------------------------------------------------------------------------------------------
 
 
-def _must_exist(path: Path) -> None:
-    if not path.exists():
-        near = get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else [], n=1
-        )
-        hint = (
-            f"did you mean {path.parent / near[0]}?"
-            if near
-            else f"check the path; it was looked for at {path.absolute()}"
-        )
-        raise DataError(str(path), "does not exist", "the path of a file or folder", hint)
-
-
 def _open_path(source: str) -> Rows:
     if "://" in source:
-        return _open_delta(source)
+        return open_delta_source(source)
     path = Path(source)
     if re.search(r"[*?\[]", source) and not path.exists():
         return _open_folder(source, sorted(_matching(path)))
-    _must_exist(path)
+    must_exist(path)
     if (path / "_delta_log").is_dir():
-        return _open_delta(source)
+        return open_delta_source(source)
     if path.is_dir():
         return _open_folder(source, sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".pq")))
     if path.stat().st_size == 0:
@@ -202,31 +159,13 @@ def _open_folder(source: str, paths: list[Path]) -> Rows:
     return _open_path(str(bad[0])) if bad else open_parquet(paths)
 
 
-def _open_delta(source: str) -> Rows:
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
-
-    try:
-        table = DeltaTable(source)
-        schema = pa.schema(table.schema().to_arrow())
-        num_rows = table.count()
-    except (DeltaError, OSError) as error:
-        raise unreadable(source, error, "a Delta table") from error
-
-    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in pa.RecordBatchReader.from_stream(table.scan(columns=columns)):
-            yield batch.select(columns)
-
-    return _typed(Rows(f"{source} (Delta version {table.version()})", schema, start, num_rows))
-
-
 # Objects in memory ------------------------------------------------------------------------------------------------
 
 
 def _open_object(source: object) -> Rows:
     kind = type(source)
     if kind.__module__.startswith("pyiceberg."):
-        return _open_iceberg(cast("Any", source))
+        return open_iceberg(cast("Any", source))
     if kind.__name__ == "TemporalData":
         store = dict(cast("Any", source).to_dict())
         return _open_arrays({name: value for name, value in store.items() if value is not None}, "TemporalData")
@@ -322,89 +261,3 @@ def _to_arrow(where: str, value: object) -> pa.Array | pa.ChunkedArray:
         raise DataError(
             where, f"has the dtype {array.dtype} ({error})", "numbers, text, times or bytes", "convert it"
         ) from error
-
-
-# Databases --------------------------------------------------------------------------------------------------------
-
-
-def _open_iceberg(table: Any) -> Rows:
-    schema = table.scan().to_arrow_batch_reader().schema.remove_metadata()
-
-    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in table.scan(selected_fields=tuple(columns)).to_arrow_batch_reader():
-            yield batch.select(columns)
-
-    return _typed(Rows(f"Iceberg table {'.'.join(table.name())}", schema, start))
-
-
-def _open_sql(source: SqlQuery) -> Rows:
-    connection, error_type = _connect(source)
-    with connection, connection.cursor() as cursor:
-        try:
-            cursor.execute(source.query)
-            schema = cursor.fetch_record_batch().schema
-        except error_type as error:
-            raise _sql_error(source, error) from error
-
-    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        connection, error_type = _connect(source)
-        with connection, connection.cursor() as cursor:
-            try:
-                cursor.execute(source.query)
-                for batch in cursor.fetch_record_batch():
-                    yield batch.select(columns)
-            except (error_type, pa.ArrowException, OSError) as error:
-                raise _sql_error(source, error) from error
-
-    return _typed(Rows(source.where, schema, start))
-
-
-def _connect(source: SqlQuery) -> tuple[Any, type[Exception]]:
-    scheme = source.uri.partition(":")[0]
-    known = {
-        "postgresql": "adbc_driver_postgresql",
-        "postgres": "adbc_driver_postgresql",
-        "sqlite": "adbc_driver_sqlite",
-    }
-    name = source.driver or known.get(scheme)
-    if name is None:
-        raise InvalidValueError(
-            "uri", source.where, "postgresql://... or sqlite:///..., or given with driver='adbc_driver_...'"
-        )
-    try:
-        driver = importlib.import_module(f"{name}.dbapi")
-    except ImportError as error:
-        raise MissingExtraError("A SQL source", name, "sql") from error
-    target = source.uri
-    if name == "adbc_driver_sqlite":
-        target = re.sub("^sqlite:(///|//)?", "", source.uri)
-        _must_exist(Path(target))
-    try:
-        return driver.connect(target), driver.Error
-    except driver.Error as error:
-        raise _sql_error(source, error) from error
-
-
-def _sql_error(source: SqlQuery, error: Exception) -> DataError:
-    problem = f"refused the query or the connection ({str(error).strip().splitlines()[0]})"
-    return DataError(
-        source.where,
-        problem,
-        "a query that the database accepts",
-        f"try it in the database's own shell: {source.query[:80]}",
-    )
-
-
-def _typed(rows: Rows) -> Rows:
-    """Return the rows with extension types replaced by what they are stored as (JSON and UUID columns of databases)."""
-    plain = pa.schema([(c.name, getattr(c.type, "storage_type", c.type)) for c in rows.schema])
-    if plain.equals(rows.schema):
-        return replace(rows, schema=plain)
-    inner = rows.start
-
-    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in inner(columns):
-            arrays = [a.storage if isinstance(a, pa.ExtensionArray) else a for a in batch.columns]
-            yield pa.record_batch(arrays, names=columns)
-
-    return replace(rows, schema=plain, start=start)

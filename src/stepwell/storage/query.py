@@ -1,0 +1,104 @@
+"""SQL over a lake: DuckDB sees the tables that a query names, at the versions it asks for, and nothing else of ours."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+
+from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.storage.files import Rows, first_line
+from stepwell.storage.lineage import Input
+from stepwell.storage.table import Table
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Catalog(Protocol):
+    """What a query looks its tables up in: a lake."""
+
+    def names(self, *, all: bool = False) -> list[str]: ...
+
+    def table(self, name: str, version: int | None = None) -> Table: ...
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def connect(budget: str = "1GiB") -> duckdb.DuckDBPyConnection:
+    """Open DuckDB in memory with a memory limit; it spills to the temporary folder and downloads no extension."""
+    import duckdb
+
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": budget,
+        "temp_directory": str(Path(tempfile.gettempdir()) / f"stepwell-sql-{uuid.uuid4().hex[:8]}"),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "python_enable_replacements": "false",
+    }
+    try:
+        return duckdb.connect(config=settings)
+    except duckdb.Error as error:
+        raise InvalidValueError("budget", budget, "a size such as '512MiB' or '4GiB'") from error
+
+
+def query_rows(query: str, catalog: Catalog, budget: str = "1GiB") -> tuple[Rows, list[Input]]:
+    """Return a query's rows, to be read once, and the tables it reads with their versions.
+
+    Raises:
+        DataError: If DuckDB refuses the query, now or while it runs.
+    """
+    import duckdb
+
+    connection = connect(budget)
+    read = _register(connection, query, catalog)
+    where = f"query {' '.join(query.split())[:60]!r}"
+    try:
+        relation = connection.sql(query)
+        if relation is None:
+            raise _refused(where, ValueError("it has no result"), catalog)
+        reader = pa.RecordBatchReader.from_stream(relation)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise _refused(where, error, catalog) from error
+
+    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in reader:
+                yield batch.select(columns)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise _refused(where, error, catalog) from error
+        finally:
+            connection.close()
+
+    return Rows(where, reader.schema, start), read
+
+
+def _register(connection: duckdb.DuckDBPyConnection, query: str, catalog: Catalog) -> list[Input]:
+    """Make the tables whose names stand in the query visible; return them with their versions."""
+    read = []
+    for name in catalog.names(all=True):
+        found = set(re.findall(rf"(?<![\w.-]){re.escape(name)}(@\d+)?(?![\w@-])", query, re.IGNORECASE))
+        for at in sorted(found):
+            table = catalog.table(name, int(at[1:]) if at else None)
+            connection.register(name + at, table.dataset)
+            read.append(Input(name, table.version))
+        if "." in name and "" in found:
+            schema, _, part = name.partition(".")
+            connection.execute(f"create schema if not exists {quoted(schema)}").fetchall()
+            connection.execute(f"create view {quoted(schema)}.{quoted(part)} as from {quoted(name)}").fetchall()
+    return read
+
+
+def _refused(where: str, error: Exception, catalog: Catalog) -> DataError:
+    known = ", ".join(catalog.names()) or "an empty lake"
+    return DataError(
+        where, f"was refused ({first_line(error)})", f"one DuckDB select over {known}", "correct the query"
+    )
