@@ -73,7 +73,7 @@ class TemporalCSR:
                 "time", len(times), f"as long as `src` ({len(sources)}) and `dst` ({len(destinations)})"
             )
         count = check_num_nodes(sources, destinations, num_nodes)
-        return cls(*build_tcsr(sources, destinations, times, count, directed))
+        return cls(*build_tcsr(sources, destinations, times, count, directed=directed))
 
     @property
     def num_nodes(self) -> int:

@@ -6,6 +6,7 @@ fractions and the log shall count milliseconds. A time that is not a whole numbe
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import cast
 
@@ -150,3 +151,21 @@ def _check_lost(
         finer = name
         break
     raise LostTimeError(first_row + row, time[row].item(), unit, finer)
+
+
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+
+
+def to_bytes(size: str | int, name: str = "budget") -> int:
+    """Return a size such as "1GiB", "500 MB" or a number of bytes as bytes.
+
+    Raises:
+        InvalidValueError: If it is not positive or no size.
+    """
+    found = _BYTES.fullmatch(size) if isinstance(size, str) else None
+    if found is not None:
+        step = 1024 if found[3] else 1000
+        size = int(float(found[1]) * step ** " kmgt".index(found[2].lower() or " "))
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise InvalidValueError(name, size, 'a positive size such as "1GiB" or a number of bytes')
+    return size
