@@ -1,0 +1,1 @@
+"""Benchmarks: one file a claim, each with its bar, its baselines and what was measured."""
