@@ -1,0 +1,159 @@
+"""Parse the words, call the verb, and turn every expected error into one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from stepwell import __version__
+from stepwell.cli import verbs
+from stepwell.core.errors import StepwellError
+
+_EPILOG = """\
+first steps:
+  stepwell demo                                   a whole run on a generated stream, in two minutes
+  stepwell datasets                               public streams by name
+  stepwell train tgn_collegemsg --set loop.epochs=5
+  stepwell train link --set data.name=my_log      after: stepwell ingest edits.csv --name my_log ...
+
+A RECIPE is a registered name (see: stepwell train --list) or module:function returning a whole configuration.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 a stated error, 2 bad usage, 130 interrupted."""
+    options = _parser().parse_args(words)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        return int(options.run(options))
+    except StepwellError as error:
+        sys.stderr.write(f"stepwell: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstepwell: interrupted; a run continues from its last checkpoint with --resume\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "stepwell", description="A database engine for training deep models.", epilog=_EPILOG, formatter_class=raw
+    )
+    parser.add_argument("--version", action="version", version=f"stepwell {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="say what is done on the way")
+    known = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, run: object, text: str, example: str = "") -> argparse.ArgumentParser:
+        added = known.add_parser(
+            name, help=text, description=text, epilog=f"example:\n  {example}" if example else "", formatter_class=raw
+        )
+        added.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        added.set_defaults(run=run)
+        return added
+
+    demo = verb(
+        "demo", verbs.demo, "Ingest, train TGN, evaluate, and write a report.", "stepwell demo --data collegemsg"
+    )
+    demo.add_argument(
+        "--data", default="", help="a registered data set or a CSV/Parquet file (default: a generated stream)"
+    )
+    demo.add_argument("--out", default="", help="folder of the run (default: runs/demo-<data>)")
+    _columns(demo)
+    _settings(demo)
+
+    listing = verb("datasets", verbs.list_datasets, "List public streams, or show one.", "stepwell datasets collegemsg")
+    listing.add_argument("name", nargs="?", default="", help="show this one and whether it is on this machine")
+
+    ingest = verb(
+        "ingest",
+        verbs.ingest,
+        "Put an event stream into a lake.",
+        "stepwell ingest edits.csv.gz --name edits --src user:uid --dst page:pid --time ts --features 'f*'",
+    )
+    ingest.add_argument("source", help="a registered data set, or a CSV (also .gz, .zst), Parquet or Arrow file")
+    ingest.add_argument("--name", default="", help="name in the lake (default: the file's or data set's)")
+    ingest.add_argument("--lake", default="lake", help="folder or object-store prefix (default: lake)")
+    ingest.add_argument("--budget", default="1GiB", help="memory the ingest may use (default: 1GiB)")
+    _columns(ingest)
+
+    _recipe(
+        verb(
+            "plan",
+            verbs.plan,
+            "Print the plan of a run without running it.",
+            "stepwell plan tgn_collegemsg --set loop.batch_size=1000",
+        )
+    )
+    train = _recipe(
+        verb(
+            "train",
+            verbs.train,
+            "Train a recipe, evaluate it, write its folder.",
+            "stepwell train tgn_wikipedia --out runs/wiki",
+        )
+    )
+    train.add_argument("--out", default="", help="folder of the run (default: runs/<recipe>)")
+    train.add_argument("--resume", action="store_true", help="continue the folder's run from its last checkpoint")
+    train.add_argument("--list", action="store_true", help="list the recipes and stop")
+
+    evaluate = verb(
+        "evaluate", verbs.evaluate, "Score a trained run under a protocol.", "stepwell evaluate runs/wiki --protocol p3"
+    )
+    evaluate.add_argument("folder", help="folder of a run")
+    evaluate.add_argument(
+        "--protocol", choices=["p1", "p2", "p3"], default="p1", help="see: the concepts page on evaluation"
+    )
+
+    predict = verb(
+        "predict",
+        verbs.predict,
+        "Score (source, destination, time) rows.",
+        "stepwell predict runs/wiki pairs.csv --out scores.parquet",
+    )
+    predict.add_argument("folder", help="folder of a run")
+    predict.add_argument(
+        "pairs", help="CSV or Parquet with columns src, dst, time: your own keys, times in the log's unit"
+    )
+    predict.add_argument(
+        "--out", default="predictions.parquet", help="where the scores go (default: predictions.parquet)"
+    )
+
+    _recipe(
+        verb(
+            "bench",
+            verbs.bench,
+            "Time sampling, batches and training steps of a recipe here.",
+            "stepwell bench tgn_collegemsg",
+        )
+    )
+    return parser
+
+
+def _recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("recipe", nargs="?", default="", help="a recipe's name, or module:function")
+    _settings(parser)
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change one setting, as in loop.epochs=5; repeatable",
+    )
+
+
+def _columns(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("columns of a file")
+    group.add_argument("--src", default="src", help="source column, or space:column where ids of the two ends overlap")
+    group.add_argument("--dst", default="dst", help="destination column, or space:column")
+    group.add_argument("--time", default="time", help="time column")
+    group.add_argument("--label", default="", help="column of a state label")
+    group.add_argument("--features", default="", help="feature columns, separated by commas; a trailing * matches")
+    group.add_argument(
+        "--unit", default="s", help="unit of the times: ns, us, ms, s, min, h, d; or FROM:TO to scale (s:ms)"
+    )

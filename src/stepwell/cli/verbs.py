@@ -1,0 +1,204 @@
+"""What each verb does: read the words, call the job, print a result worth having."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stepwell import datasets as named
+from stepwell import jobs, recipes, storage
+from stepwell.core.errors import InvalidValueError, UnknownNameError
+from stepwell.core.overrides import override
+from stepwell.jobs import Experiment, Result
+
+Options = argparse.Namespace
+
+
+def demo(options: Options) -> int:
+    """Run the whole job on a generated stream, a registered data set or a file."""
+    name = options.data or "generated"
+    experiment = recipes.recipes["demo"]()
+    if Path(name).suffix:
+        lake = storage.open(experiment.data.lake)
+        name = _ingest_file(lake, options.data, Path(name).name.split(".")[0], options, "1GiB")
+    experiment = override(experiment, [f"data.name={name}", *options.set])
+    folder = Path(options.out or f"runs/demo-{name}")
+    result = jobs.run(experiment, folder)
+    _show(result, folder, as_json=options.json)
+    if not options.json:
+        _say(
+            "\nwhat next:\n"
+            f"  open {folder / 'report.html'}             the page with plan, curves and scores\n"
+            "  stepwell train tgn_collegemsg               a published setting\n"
+            "  stepwell demo --data edits.csv --src user:uid --dst page:pid --time ts   your own stream"
+        )
+    return 0
+
+
+def list_datasets(options: Options) -> int:
+    """List the registered streams, or show one."""
+    rows = []
+    for name in [options.name] if options.name else named.datasets:
+        data = named.datasets[name]
+        here = next((str(f / file.name) for f in data.folders() for file in data.files if (f / file.name).exists()), "")
+        urls = [file.url for file in data.files if file.url]
+        rows.append({"name": name, "summary": data.summary, "here": here, "download": urls, "source": data.source})
+    if options.json:
+        return _json({"datasets": rows})
+    for row in rows:
+        _say(f"{row['name']:<24} {'on disk' if row['here'] else 'download':<9} {row['summary']}")
+    if options.name:
+        _say(
+            f"  source    {rows[0]['source']}\n  here      {rows[0]['here'] or 'no'}\n"
+            f"  download  {', '.join(urls) or 'none'}"
+        )
+    return 0
+
+
+def ingest(options: Options) -> int:
+    """Put a stream into a lake."""
+    lake = storage.open(options.lake)
+    if options.source in named.datasets:
+        log = named.datasets[options.source].ingest(lake, name=options.name or None, budget=options.budget)
+    else:
+        name = options.name or Path(options.source).name.split(".")[0]
+        log = lake.events(_ingest_file(lake, options.source, name, options, options.budget))
+    stats = log.statistics()
+    if options.json:
+        return _json({"name": log.name, "events": len(log), "nodes": log.num_nodes, "notes": list(log.notes)})
+    _say(
+        f"{log.name}: {len(log):,} events, {log.num_nodes:,} nodes, "
+        f"{stats.repeat_rate:.0%} of pairs repeat, in {options.lake}"
+    )
+    for note in log.notes:
+        _say(f"  note: {note}")
+    _say(f"next: stepwell train link --set data.name={log.name.split('@')[0]} --set data.lake={options.lake}")
+    return 0
+
+
+def plan(options: Options) -> int:
+    """Print the plan of a run."""
+    experiment = _experiment(options)
+    tree = jobs.job(experiment).plan
+    if options.json:
+        return _json({"experiment": json.loads(experiment.to_json()), "plan": jobs.plan_rows(tree)})
+    _say(str(tree))
+    return 0
+
+
+def train(options: Options) -> int:
+    """Train a recipe and write its folder."""
+    if options.list:
+        return _list_recipes()
+    folder = Path(options.out or f"runs/{options.recipe.replace(':', '-')}")
+    experiment = jobs.read_experiment(folder) if options.resume and not options.recipe else _experiment(options)
+    result = jobs.run(experiment, folder, resume=options.resume)
+    _show(result, folder, as_json=options.json)
+    return 0
+
+
+def evaluate(options: Options) -> int:
+    """Score a trained run."""
+    scores = jobs.open_run(Path(options.folder)).evaluate(options.protocol)
+    if options.json:
+        return _json({"scores": jobs.score_rows(scores)})
+    for score in scores:
+        _say(str(score))
+    return 0
+
+
+def predict(options: Options) -> int:
+    """Score rows of (source, destination, time)."""
+    source = storage.open_source(options.pairs)
+    table = jobs.open_run(Path(options.folder)).predict(source)
+    out = jobs.write_predictions(table, Path(options.out))
+    if options.json:
+        return _json({"rows": table.num_rows, "out": str(out)})
+    _say(f"{table.num_rows:,} scores written to {out}")
+    return 0
+
+
+def bench(options: Options) -> int:
+    """Time a recipe's parts on this machine."""
+    rows = jobs.time_parts(_experiment(options))
+    if options.json:
+        return _json({"bench": rows})
+    for name, value in rows.items():
+        _say(f"{name:<28} {value:,.4g}")
+    return 0
+
+
+def _experiment(options: Options) -> Experiment:
+    if not options.recipe:
+        raise InvalidValueError("RECIPE", "", f"one of {', '.join(recipes.recipes)}, or module:function")
+    return override(_recipe(options.recipe)(), options.set)
+
+
+def _recipe(name: str) -> Callable[[], Experiment]:
+    if ":" not in name:
+        return recipes.recipes[name]
+    module, _, function = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Callable[[], Experiment] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UnknownNameError("recipe", f"{name} ({error})", recipes.recipes) from error
+    return found
+
+
+def _list_recipes() -> int:
+    for name in recipes.recipes:
+        text = (recipes.recipes[name].__doc__ or "").strip().splitlines()[0]
+        _say(f"{name:<28} {text}")
+    return 0
+
+
+def _ingest_file(lake: storage.Lake, path: str, name: str, options: Options, budget: str) -> str:
+    source = storage.open_source(path)
+    lake.events(
+        name,
+        path,
+        src=_end(options.src),
+        dst=_end(options.dst),
+        time=options.time,
+        label=options.label or None,
+        features=_matching(options.features, source.schema.names) or None,
+        unit=_unit(options.unit),
+        budget=budget,
+    )
+    return name
+
+
+def _end(text: str) -> str | tuple[str, str]:
+    space, colon, column = text.partition(":")
+    return (space, column) if colon else text
+
+
+def _unit(text: str) -> str | tuple[str, str]:
+    given, colon, kept = text.partition(":")
+    return (given, kept) if colon else text
+
+
+def _matching(patterns: str, names: list[str]) -> list[str]:
+    chosen = [p for p in patterns.split(",") if p]
+    return [n for n in names if any(n == p or (p.endswith("*") and n.startswith(p[:-1])) for p in chosen)]
+
+
+def _show(result: Result, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        _json({"folder": str(folder), "scores": jobs.score_rows(result.scores), "seconds": result.seconds})
+        return
+    _say(f"\n{result.table}\n\n{result.plan}\n\nwritten to {folder}: checkpoint, predictions.parquet, report.html")
+
+
+def _json(value: object) -> int:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,24 @@
+"""Whole jobs: data, model, plan, loop and scores, from one call or one configuration."""
+
+from stepwell.jobs.experiment import Experiment, read_experiment
+from stepwell.jobs.link_prediction import LinkPrediction, Result
+from stepwell.jobs.node_classification import NodeClassification
+from stepwell.jobs.report import plan_rows, score_rows, write_predictions
+from stepwell.jobs.runs import job, link_prediction, node_classification, open_run, run, time_parts
+
+__all__ = [
+    "Experiment",
+    "LinkPrediction",
+    "NodeClassification",
+    "Result",
+    "job",
+    "link_prediction",
+    "node_classification",
+    "open_run",
+    "plan_rows",
+    "read_experiment",
+    "run",
+    "score_rows",
+    "time_parts",
+    "write_predictions",
+]

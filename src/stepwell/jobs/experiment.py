@@ -1,0 +1,169 @@
+"""The whole configuration of one run: what a recipe returns, what is saved with the results, what `--set` changes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_type_hints
+
+from stepwell.core.errors import CheckpointError, InvalidValueError
+from stepwell.train import LoopConfig
+
+T = TypeVar("T")
+ProtocolName = Literal["p1", "p2", "p3"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """What is trained on.
+
+    Args:
+        name: A registered data set, the name of a log in the lake, or `"generated"` for the seeded stream.
+        lake: Folder or object-store prefix of the lake.
+        budget: Memory that an ingest may use.
+    """
+
+    name: str = "generated"
+    lake: str = "lake"
+    budget: str = "1GiB"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """Which past a query sees.
+
+    Args:
+        sampler: `"recent"`, `"uniform"` or `"window"`.
+        k: Events a query.
+        hops: Layers, 1 to 3.
+        as_of: `"event"`: events strictly before the query's time; `"batch"`: events of earlier batches only.
+        hop_time: From the second hop on, the time of the `"edge"` or that of the `"root"`.
+        window_s: Length of the window in seconds, for `"window"` alone.
+    """
+
+    sampler: Literal["recent", "uniform", "window"] = "recent"
+    k: int = 10
+    hops: int = 1
+    as_of: Literal["event", "batch"] = "event"
+    hop_time: Literal["edge", "root"] = "edge"
+    window_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InvalidValueError("sampling.k", self.k, "at least 1")
+        if not 1 <= self.hops <= 3:
+            raise InvalidValueError("sampling.hops", self.hops, "1, 2 or 3")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Which model, and how wide.
+
+    Args:
+        name: `"tgn"`, `"tgat"`, `"jodie"` or `"graphmixer"`, or a name from a plug-in.
+        dim: Width of memory, time encoding and embedding.
+        heads: Attention heads, where there are any.
+        dropout: Share of attention or hidden units dropped in training, 0 to below 1.
+        seed: Seed of the initial weights.
+    """
+
+    name: str = "tgn"
+    dim: int = 100
+    heads: int = 2
+    dropout: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """How events become batches.
+
+    Args:
+        size: Events a training batch.
+        chunks: With more than 1, each epoch starts at a random multiple of `size / chunks`, so that borders move.
+        negatives: False destinations drawn for each event in training.
+        prefetch: Batches made ahead on a background thread; 0 makes them in the loop.
+    """
+
+    size: int = 200
+    chunks: int = 1
+    negatives: int = 1
+    prefetch: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """How a run is judged.
+
+    Args:
+        protocol: What decides during training: `"p1"` (one uniform negative), `"p2"` (historical negatives) or
+            `"p3"` (rank all destinations). The final table holds P1 and P3.
+        batch_size: Events an evaluation batch, fixed however training is batched.
+        ranking: Events that the final one-vs-many ranking covers at most; 0 for all.
+    """
+
+    protocol: ProtocolName = "p1"
+    batch_size: int = 200
+    ranking: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One run, whole.
+
+    Args:
+        task: What is learned.
+        data: What is trained on.
+        model: Which model.
+        sampling: Which past a query sees.
+        batches: How events become batches.
+        evaluation: How it is judged.
+        loop: How it is trained.
+    """
+
+    task: Literal["link_prediction", "node_classification"] = "link_prediction"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON text."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Experiment:
+        """Read back what `to_json` wrote."""
+        return _build(cls, json.loads(text))
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """Return the configuration that a run's folder was made with.
+
+    Raises:
+        CheckpointError: If the folder holds none.
+    """
+    path = folder / "experiment.json"
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder} holds no run: {path.name} is missing. Train one with: stepwell train RECIPE --out {folder}"
+        )
+    return Experiment.from_json(path.read_text())
+
+
+def _build(kind: type[T], values: dict[str, object]) -> T:
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    chosen: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in known:
+            continue
+        inner = hints[name]
+        if is_dataclass(inner) and isinstance(value, dict):
+            chosen[name] = _build(inner, value)  # type: ignore[arg-type]
+        else:
+            chosen[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**chosen)

@@ -1,0 +1,286 @@
+"""Link prediction, whole: an event log, a model, a plan, a loop, and scores that name their protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from stepwell.access import (
+    FixedBatches,
+    Gather,
+    Neighbors,
+    Pipeline,
+    UniformNegatives,
+)
+from stepwell.core import Batch, Cost, Ids, PlanNode, Slice
+from stepwell.core.errors import InvalidValueError
+from stepwell.core.shapes import Model
+from stepwell.core.state import read_state, write_state
+from stepwell.evaluate import Evaluation, Protocol, Report, Score, evaluation_for, p1, p2, p3, split_for
+from stepwell.evaluate.split import InductiveSplit
+from stepwell.jobs.experiment import Experiment, ProtocolName
+from stepwell.jobs.models import build_model, build_sampler
+from stepwell.nn import EdgeBank, MostRecent, PopTrack
+from stepwell.plan import machine
+from stepwell.storage import EventLog
+from stepwell.train import Callback, Epoch, Loop, load_model, save_model
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run gave; print `table` and `plan`.
+
+    Args:
+        name: The model's name.
+        history: One entry an epoch.
+        reports: The model's reports under each protocol.
+        baselines: What needs no training, under the same protocols.
+        plan: The plan with the measured column.
+        seconds: Wall time of training and validation.
+    """
+
+    name: str
+    history: tuple[Epoch, ...]
+    reports: tuple[Report, ...]
+    baselines: tuple[tuple[str, Report], ...]
+    plan: PlanNode
+    seconds: float
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """All scores of the model."""
+        return tuple(score for report in self.reports for score in report.scores)
+
+    @property
+    def predictions(self) -> pa.Table:
+        """The answers to the first report's events, one row each."""
+        return self.reports[0].predictions.to_arrow()
+
+    @property
+    def table(self) -> str:
+        """The scores beside the baselines', one block a protocol."""
+        blocks = []
+        for report in self.reports:
+            contestants = [(self.name, report)]
+            contestants += [(name, other) for name, other in self.baselines if other.protocol == report.protocol]
+            names = [(score.name, score.protocol.pooling) for score in report.scores]
+            head = "".join(f"{_label(*name):>14}" for name in names)
+            lines = [f"{report.protocol}; {len(report.predictions)} events", f"  {'':<12}{head}"]
+            for name, other in contestants:
+                cells = "".join(f"{other.score(metric, pooling).value:>14.4f}" for metric, pooling in names)
+                lines.append(f"  {name:<12}{cells}")
+            blocks.append("\n".join(lines))
+        return "\n".join(blocks)
+
+
+def _label(metric: str, pooling: str) -> str:
+    return metric if pooling == "pooled" else f"{metric} (batches)"
+
+
+class LinkPrediction:
+    """One link-prediction run: planned, trained, evaluated, asked.
+
+    Args:
+        log: The whole event log.
+        experiment: The configuration.
+        folder: Where checkpoints go; None keeps the best state in memory.
+        device: Where the model runs.
+    """
+
+    def __init__(
+        self, log: EventLog, experiment: Experiment, folder: Path | None = None, device: str | None = None
+    ) -> None:
+        self.log = log.base
+        self.experiment = experiment
+        self.folder = folder
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._measured: Cost | None = None
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, on its device, with its initial weights."""
+        built = build_model(self.log, self.experiment.model, self.experiment.sampling)
+        if isinstance(built, torch.nn.Module):
+            built.to(self.device)
+        return built
+
+    @cached_property
+    def split(self) -> InductiveSplit:
+        """The parts of the log; under P1 and P2 a tenth of the nodes is kept out of training."""
+        return split_for(self.log, self._protocol(self.experiment.evaluation.protocol))
+
+    @cached_property
+    def training(self) -> Pipeline:
+        """The pipeline of the training events."""
+        batches, seed = self.experiment.batches, self.experiment.loop.seed
+        sampling = self.experiment.sampling
+        return Pipeline(
+            self.split.train,
+            FixedBatches(batches.size, batches.chunks, seed),
+            negatives=UniformNegatives(batches.negatives),
+            sampler=build_sampler(sampling, self.log),
+            hops=sampling.hops,
+            as_of=sampling.as_of,
+            hop_time=sampling.hop_time,
+            prefetch=batches.prefetch,
+            seed=seed,
+            device=self.device,
+        )
+
+    @property
+    def plan(self) -> PlanNode:
+        """EXPLAIN: what one epoch is expected to take, stage by stage; once `fit` has run, measured beside it."""
+        here = machine()
+        steps = len(self.training)
+        weights = sum(p.numel() for p in self._parameters())
+        targets = min(3.0 * self.experiment.batches.size, float(self.log.num_nodes))
+        seconds = steps * (here.step_overhead_s + 6.0 * weights * targets / here.flops_per_s)
+        predicted = Cost(float(len(self.split.train)), steps * 12.0 * weights, seconds, calls=steps)
+        why = (
+            f"{self.experiment.model.name}, {weights:,} weights, {steps} steps of {self.experiment.batches.size} events"
+        )
+        return PlanNode("Train one epoch", why, predicted, self._measured, (self.training.predict(here),))
+
+    def fit(self, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
+        """Train, then score the test events under P1 and P3 beside what needs no training.
+
+        Args:
+            resume: Continue from the folder's last checkpoint.
+            callbacks: Told of each batch and epoch.
+
+        Raises:
+            DivergedError: If a loss is not finite.
+            CheckpointError: If `resume` finds a checkpoint of other settings.
+        """
+        loop = self._loop()
+        trained = loop.fit(resume=resume, callbacks=callbacks)
+        seconds = sum(epoch.seconds for epoch in trained.history) / len(trained.history)
+        self._measured = Cost(float(len(self.split.train)), None, seconds, calls=len(self.training))
+        plan = self.plan
+        reports = tuple(loop.test(evaluation) for evaluation in self._tests())
+        if self.folder is not None:
+            loop.restore()
+            self._catch_up()
+            write_state(self.folder / "current", lambda writer: save_model(self.model, writer.child("model")))
+        name = self.experiment.model.name
+        return Result(name, trained.history, reports, self._baselines(), plan, trained.seconds)
+
+    def evaluate(self, protocol: ProtocolName) -> Report:
+        """Score the test events with the best state of the folder's run."""
+        self._load("best")
+        return self._evaluation(self._protocol(protocol))(self.model)
+
+    def predict(self, src: Ids, dst: Ids, time: Ids) -> np.ndarray:
+        """Return the probability of each (src, dst, time), from the state after the last event of the log.
+
+        Args:
+            src: Source nodes, int64 `[P]`.
+            dst: Destination nodes, int64 `[P]`.
+            time: Times in the log's unit, int64 `[P]`.
+
+        Returns:
+            float32 `[P]`, between 0 and 1.
+
+        Raises:
+            InvalidValueError: If a time lies before the log's last event: the state already knows what happened.
+        """
+        last = int(self.log.time[-1])
+        if len(time) and int(time.min()) < last:
+            raise InvalidValueError("time", int(time.min()), f"at least {last}, the time of the log's last event")
+        self._load("current")
+        sampling = self.experiment.sampling
+        find = Neighbors(self.log, build_sampler(sampling, self.log), sampling.hops, sampling.as_of, sampling.hop_time)
+        gather = Gather(self.log)
+        if isinstance(self.model, torch.nn.Module):
+            self.model.eval()
+        found = [np.zeros(0, np.float32)]
+        with torch.no_grad():
+            for begin in range(0, len(src), 4096):
+                rows = slice(begin, begin + 4096)
+                asked = Batch(
+                    Slice(0, 0, begin, begin + len(src[rows])),
+                    src=src[rows],
+                    candidate=dst[rows, None],
+                    time=time[rows],
+                    event=np.full(len(src[rows]), len(self.log)),
+                    seconds=self.log.seconds,
+                )
+                logits = self.model.score(gather(find(asked)).to(self.device))
+                found.append(torch.sigmoid(logits[:, 0]).numpy(force=True))
+        return np.concatenate(found)
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.model.parameters()) if isinstance(self.model, torch.nn.Module) else []
+
+    def _loop(self) -> Loop:
+        protocol = self._protocol(self.experiment.evaluation.protocol).on("validation")
+        validation = self._evaluation(protocol)
+        return Loop(self.model, self.training, self.experiment.loop, validation, self.folder)
+
+    def _load(self, name: str) -> None:
+        if self.folder is None:
+            raise InvalidValueError("folder", None, "the folder of a trained run")
+        load_model(self.model, read_state(self.folder / name).child("model"))
+
+    def _protocol(self, name: ProtocolName) -> Protocol:
+        """Return a protocol for the test, with the nodes withheld that this run withholds."""
+        size = self.experiment.evaluation.batch_size
+        if name == "p3":
+            chosen = p3("test", batch_size=size, grid="part")
+            withheld = 0.0 if self.experiment.evaluation.protocol == "p3" else p1().withheld
+            chosen = replace(chosen, withheld=withheld)
+        else:
+            make = {"p1": p1, "p2": p2}[name]
+            chosen = replace(make("test", batch_size=size), as_of=self.experiment.sampling.as_of)
+        return replace(chosen, data=self.log.name)
+
+    def _tests(self) -> list[Evaluation]:
+        main = self._protocol("p1")
+        inductive = replace(main, events="inductive", seed=3)
+        ranking = self._evaluation(self._protocol("p3"), limit=self.experiment.evaluation.ranking)
+        return [self._evaluation(main), self._evaluation(inductive), ranking]
+
+    def _evaluation(self, protocol: Protocol, *, sample: bool = True, limit: int = 0) -> Evaluation:
+        """Return the batches of a protocol, with sampled neighbours or (for what needs none) without.
+
+        One-vs-many state is frozen a batch, so with one hop each distinct node is embedded once a batch, as of the
+        batch's first event.
+        """
+        sampling = self.experiment.sampling
+        once = sample and protocol.as_of == "batch" and sampling.hops == 1
+        return evaluation_for(
+            protocol,
+            replace(self.split, test=self.split.test[:limit]) if limit else self.split,
+            sampler=build_sampler(sampling, self.log) if sample else None,
+            hops=sampling.hops,
+            keyed_by="node" if once else "node_time",
+            prefetch=self.experiment.batches.prefetch,
+            device=self.device,
+        )
+
+    def _catch_up(self) -> None:
+        """Let the model observe the test events, so that its state is that after the log's end."""
+        if isinstance(self.model, torch.nn.Module):
+            self.model.eval()
+        with torch.no_grad():
+            for batch in self._evaluation(self._protocol("p1")).batches:
+                self.model.score(batch)
+                self.model.observe(batch)
+
+    def _baselines(self) -> tuple[tuple[str, Report], ...]:
+        """Score what needs no training; it has observed all events before the test."""
+        found = []
+        limit = self.experiment.evaluation.ranking
+        for protocol in (evaluation.protocol for evaluation in self._tests()):
+            ranked = limit if protocol.negatives == "all" else 0
+            for name, baseline in (("edgebank", EdgeBank()), ("most recent", MostRecent()), ("popularity", PopTrack())):
+                for batch in Pipeline(self.log[: self.split.test.begin], FixedBatches(5_000), prefetch=0):
+                    baseline.observe(batch)
+                found.append((name, self._evaluation(protocol, sample=False, limit=ranked)(baseline)))
+        return tuple(found)

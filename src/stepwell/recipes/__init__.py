@@ -1,0 +1,92 @@
+"""Published settings: each is a function that returns the whole configuration of a run.
+
+`stepwell train NAME` runs one; `--set path=value` changes any part of it. Third parties add theirs through the entry
+point group `stepwell.recipe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepwell.core.registry import Registry
+from stepwell.jobs import Experiment
+from stepwell.jobs.experiment import DataConfig, EvaluationConfig, ModelConfig, SamplingConfig
+from stepwell.train import LoopConfig
+
+recipes: Registry[Callable[[], Experiment]] = Registry("recipe")
+
+
+@recipes.register("link")
+def link() -> Experiment:
+    """TGN link prediction with the usual setting; name your log with --set data.name=..."""
+    return Experiment()
+
+
+@recipes.register("demo")
+def demo() -> Experiment:
+    """TGN on a stream of some ten thousand events, small enough for a laptop's first two minutes."""
+    return Experiment(
+        model=ModelConfig("tgn", dim=64),
+        loop=LoopConfig(epochs=8, learning_rate=1e-3, patience=3),
+        evaluation=EvaluationConfig(ranking=3_000),
+    )
+
+
+def _published(data: str, model: str, *, k: int = 10, hops: int = 1, learning_rate: float = 1e-4) -> Experiment:
+    return Experiment(
+        data=DataConfig(data),
+        model=ModelConfig(model),
+        sampling=SamplingConfig(k=k, hops=hops),
+        loop=LoopConfig(epochs=50, learning_rate=learning_rate, patience=5),
+    )
+
+
+@recipes.register("tgn_wikipedia")
+def tgn_wikipedia() -> Experiment:
+    """TGN on jodie-wikipedia (Rossi et al. 2020: one layer, ten recent neighbours)."""
+    return _published("jodie-wikipedia", "tgn")
+
+
+@recipes.register("tgat_wikipedia")
+def tgat_wikipedia() -> Experiment:
+    """TGAT on jodie-wikipedia (Xu et al. 2020: two layers, twenty neighbours; the recent ones)."""
+    return _published("jodie-wikipedia", "tgat", k=20, hops=2)
+
+
+@recipes.register("jodie_wikipedia")
+def jodie_wikipedia() -> Experiment:
+    """JODIE on jodie-wikipedia (Kumar et al. 2019, trained on links as TGN is)."""
+    return _published("jodie-wikipedia", "jodie")
+
+
+@recipes.register("graphmixer_wikipedia")
+def graphmixer_wikipedia() -> Experiment:
+    """GraphMixer on jodie-wikipedia (Cong et al. 2023: thirty recent links)."""
+    return _published("jodie-wikipedia", "graphmixer", k=30)
+
+
+@recipes.register("tgn_collegemsg")
+def tgn_collegemsg() -> Experiment:
+    """TGN on CollegeMsg (UCI in the literature)."""
+    return _published("collegemsg", "tgn")
+
+
+@recipes.register("tgat_collegemsg")
+def tgat_collegemsg() -> Experiment:
+    """TGAT on CollegeMsg."""
+    return _published("collegemsg", "tgat", k=20, hops=2)
+
+
+@recipes.register("jodie_collegemsg")
+def jodie_collegemsg() -> Experiment:
+    """JODIE on CollegeMsg."""
+    return _published("collegemsg", "jodie")
+
+
+@recipes.register("graphmixer_collegemsg")
+def graphmixer_collegemsg() -> Experiment:
+    """GraphMixer on CollegeMsg."""
+    return _published("collegemsg", "graphmixer", k=20)
+
+
+__all__ = ["recipes"]
