@@ -20,7 +20,7 @@ class LoopConfig:
         tolerance: A score is better only if it exceeds the best by more than this.
         monitor: The metric of the validation that decides; higher is better.
         pooling: Which form of it decides: over all answers ("pooled"), or the mean over batches ("batches").
-        seed: Seeds torch (dropout) while the loop runs; the caller's generator is left as it was.
+        seed: Seeds torch (dropout), NumPy and Python while the loop runs; the caller's generators are given back.
         save_every: Batches between checkpoints inside an epoch; None saves after each epoch only.
 
     Raises:

@@ -6,6 +6,7 @@ writes down where it stands, so that a killed run continues with the same bits.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -426,10 +428,12 @@ def _scores(report: Report) -> dict[str, float]:
 
 @contextmanager
 def _own_generators(seed: int) -> Iterator[None]:
-    """Run the block with torch seeded, and give the caller's generators of torch, NumPy and Python back afterwards."""
+    """Run the block with the generators of torch, NumPy and Python seeded; give the caller's back afterwards."""
     writer = StateWriter()
     save_generators(writer)
     torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
     try:
         yield
     finally:
