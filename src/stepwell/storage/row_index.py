@@ -1,0 +1,383 @@
+"""Builds the row index of a table in one scan, within a byte budget, atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.core.settings import settings
+from stepwell.core.state import sync
+from stepwell.storage.rows import FORMAT, RowColumn, RowManifest, TableRows, column_stem, valid_file
+
+MAX_CODES = 4096
+"""A string column with more distinct values than this is kept as text."""
+_MIN_BUDGET = 1 << 20
+
+
+def rows_folder(index_root: Path, name: str, version: int, columns: tuple[str, ...] | None = None) -> Path:
+    """Return where the row index of a table version belongs: `<root>/<name>@<version>/rows-<hash>`."""
+    text = json.dumps([FORMAT, columns])
+    return index_root / f"{name}@{version}" / f"rows-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def index_root(table_uri: str) -> Path:
+    """Return where indexes of a lake's tables belong: beside them, or under the home folder for a remote lake."""
+    local = table_uri.removeprefix("file://")
+    if "://" not in local:
+        return Path(local).parent / "_index"
+    lake = hashlib.sha256(table_uri.rstrip("/").rpartition("/")[0].encode()).hexdigest()[:16]
+    return settings().home / "index" / lake
+
+
+def open_or_build_rows(
+    scan: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, *, where: str, budget_bytes: int = 256 << 20
+) -> TableRows:
+    """Open the row index at `folder`, building it first if it is not there; `scan` is untouched if it is."""
+    if (folder / "manifest.json").exists():
+        return TableRows(folder)
+    return build_rows(scan, schema, folder, where=where, budget_bytes=budget_bytes)
+
+
+def build_rows(
+    scan: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, *, where: str, budget_bytes: int = 256 << 20
+) -> TableRows:
+    """Write the row index of a table and open it.
+
+    Files are written aside, flushed and renamed as one folder, so a killed build leaves nothing half-valid. If
+    another process finished the same index first, that one is used.
+
+    Args:
+        scan: The table's rows in order, as Arrow record batches of any size.
+        schema: Their schema: numbers, booleans, dates and times, strings, binaries, fixed-size lists of numbers.
+        folder: Where the index goes.
+        where: The table's name, for messages.
+        budget_bytes: Memory to use beyond the scan's own batches, at least 1 MiB.
+
+    Raises:
+        DataError: If a column has a type that no batch can hold, or a missing value inside a list.
+        InvalidValueError: If the budget is below 1 MiB.
+
+    Cost:
+        One scan and one sequential write of the table's uncompressed size.
+    """
+    if budget_bytes < _MIN_BUDGET:
+        raise InvalidValueError("budget_bytes", budget_bytes, f"at least {_MIN_BUDGET}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    aside.mkdir()
+    try:
+        _write(scan, schema, aside, where, budget_bytes)
+        for path in (*aside.iterdir(), aside):
+            sync(path)
+        try:
+            os.replace(aside, folder)
+        except OSError:
+            if not (folder / "manifest.json").exists():
+                raise
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return TableRows(folder)
+
+
+def _write(scan: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, where: str, budget: int) -> None:
+    columns: dict[str, RowColumn] = {}
+    files: dict[str, tuple[int, str]] = {}
+    with closing(_Folder(folder)) as opened:
+        writers = _writers(schema, opened, where)
+        rows = 0
+        for batch in scan:
+            for part in _parts(batch, budget // 4):
+                for writer in writers:
+                    writer.add(part)
+                rows += part.num_rows
+        for writer in writers:
+            found, written = writer.finish(rows)
+            columns.update({column.name: column for column in found})
+            files.update(written)
+    RowManifest(rows, tuple(columns[name] for name in schema.names), files).write(folder)
+
+
+def _parts(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
+    """Cut a record batch so that no part holds more than about `limit` bytes."""
+    step = max(1, min(1 << 16, int(limit * batch.num_rows // max(1, batch.nbytes))))
+    for begin in range(0, batch.num_rows, step):
+        yield batch.slice(begin, step)
+
+
+class _File:
+    """One `.npy` or raw file, appended to; the header gets its row count at the end."""
+
+    def __init__(self, path: Path, dtype: np.dtype[np.generic] | None, width: tuple[int, ...] = ()) -> None:
+        self.path, self._dtype, self._width = path, dtype, width
+        self._handle = path.open("wb")
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+        self._header(0)
+
+    def _header(self, rows: int) -> None:
+        if self._dtype is not None:
+            self._handle.seek(0)
+            descr = np.lib.format.dtype_to_descr(self._dtype)
+            shape = (rows, *self._width)
+            np.lib.format.write_array_header_1_0(self._handle, {"descr": descr, "fortran_order": False, "shape": shape})
+
+    def add(self, data: npt.NDArray[np.generic]) -> None:
+        raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        self._handle.write(raw.data)
+        self._digest.update(raw.data)
+        self.size_bytes += len(raw)
+
+    def finish(self, rows: int) -> dict[str, tuple[int, str]]:
+        self._header(rows)
+        self._handle.close()
+        return {self.path.name: (self.size_bytes, self._digest.hexdigest())}
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+class _Folder:
+    """A folder of files being written; all are closed when it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: list[_File] = []
+
+    def file(self, name: str, dtype: np.dtype[np.generic] | None, width: tuple[int, ...] = ()) -> _File:
+        self._files.append(_File(self.path / name, dtype, width))
+        return self._files[-1]
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+class _Validity:
+    """Which values of a column are there; its file appears with the first missing value."""
+
+    def __init__(self, folder: _Folder, column: str) -> None:
+        self._folder, self._name, self._rows = folder, valid_file(column), 0
+        self._file: _File | None = None
+
+    @property
+    def missing(self) -> bool:
+        return self._file is not None
+
+    def add(self, array: pa.Array) -> None:
+        if array.null_count and self._file is None:
+            self._file = self._folder.file(self._name, np.dtype(bool))
+            self._file.add(np.ones(self._rows, bool))
+        if self._file is not None:
+            self._file.add(array.is_valid().to_numpy(zero_copy_only=False))
+        self._rows += len(array)
+
+    def finish(self, rows: int) -> dict[str, tuple[int, str]]:
+        return self._file.finish(rows) if self._file is not None else {}
+
+
+class _Scalars:
+    """All scalar columns of one dtype, side by side."""
+
+    def __init__(self, folder: _Folder, dtype: np.dtype[np.generic], names: list[str]) -> None:
+        self._dtype, self._names = dtype, names
+        self._file = folder.file(f"scalar-{dtype.name}.npy", dtype, (len(names),))
+        self._valid = {name: _Validity(folder, name) for name in names}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        block = np.empty((batch.num_rows, len(self._names)), self._dtype)
+        for place, name in enumerate(self._names):
+            array = batch.column(name)
+            self._valid[name].add(array)
+            block[:, place] = _numbers(array, self._dtype)
+        self._file.add(block)
+
+    def finish(self, rows: int) -> tuple[list[RowColumn], dict[str, tuple[int, str]]]:
+        files = self._file.finish(rows)
+        for valid in self._valid.values():
+            files.update(valid.finish(rows))
+        file = self._file.path.name
+        columns = [
+            RowColumn(name, "scalar", file, place, missing=self._valid[name].missing)
+            for place, name in enumerate(self._names)
+        ]
+        return columns, files
+
+
+class _Matrix:
+    """A fixed-size list or fixed-size binary column."""
+
+    def __init__(self, folder: _Folder, field: pa.Field, dtype: np.dtype[np.generic], width: int, where: str) -> None:
+        self._name, self._dtype, self._width, self._where = field.name, dtype, width, where
+        self._file = folder.file(f"{column_stem(field.name)}.npy", dtype, (width,))
+        self._rows = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        array = batch.column(self._name)
+        if array.null_count:
+            row = self._rows + int(np.flatnonzero(~array.is_valid().to_numpy(zero_copy_only=False))[0])
+            raise DataError(
+                f"{self._where}, column {self._name!r}, row {row}", "the value is missing",
+                f"{self._width} values", "fill or drop such rows before writing the table",
+            )  # fmt: skip
+        if pa.types.is_fixed_size_binary(array.type):
+            whole = np.frombuffer(array.buffers()[1], np.uint8)
+            begin = array.offset * self._width
+            self._file.add(whole[begin : begin + len(array) * self._width])
+        else:
+            self._file.add(_numbers(array.flatten(), self._dtype))
+        self._rows += len(array)
+
+    def finish(self, rows: int) -> tuple[list[RowColumn], dict[str, tuple[int, str]]]:
+        return [RowColumn(self._name, "matrix", self._file.path.name)], self._file.finish(rows)
+
+
+class _Bytes:
+    """A string or binary column: codes while its distinct values are few, offsets and bytes otherwise."""
+
+    def __init__(self, folder: _Folder, field: pa.Field) -> None:
+        self._folder, self._name = folder, field.name
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        self._text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        self._stem = column_stem(field.name)
+        self._valid = _Validity(folder, field.name)
+        self._codes: dict[str, int] = {}
+        self._code_file: _File | None = None
+        self._offset: _File | None = None
+        self._blob: _File | None = None
+        self._end = 0
+        if self._text:
+            self._code_file = folder.file(f"{self._stem}.codes.npy", np.dtype(np.int32))
+        else:
+            self._begin_ragged()
+
+    def _begin_ragged(self) -> None:
+        self._offset = self._folder.file(f"{self._stem}.offset.npy", np.dtype(np.int64))
+        self._blob = self._folder.file(f"{self._stem}.bin", None)
+        self._offset.add(np.zeros(1, np.int64))
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        array = batch.column(self._name)
+        self._valid.add(array)
+        if self._code_file is not None:
+            encoded = array if pa.types.is_dictionary(array.type) else pc.dictionary_encode(array)
+            for value in encoded.dictionary.to_pylist():
+                self._codes.setdefault(value, len(self._codes))
+            if len(self._codes) <= MAX_CODES:
+                own = [self._codes[value] for value in encoded.dictionary.to_pylist()]
+                table = np.array([*own, -1], np.int32)
+                self._code_file.add(table[pc.fill_null(encoded.indices, len(own)).to_numpy(zero_copy_only=False)])
+                return
+            self._respell()
+        self._add_ragged(array)
+
+    def _respell(self) -> None:
+        """Turn the codes written so far into text: there are too many distinct values."""
+        assert self._code_file is not None
+        path, file, self._code_file = self._code_file.path, self._code_file, None
+        file.finish(file.size_bytes // 4)
+        self._begin_ragged()
+        values = pa.array([*self._codes], pa.large_string())
+        codes = np.load(path, mmap_mode="r") if file.size_bytes else np.zeros(0, np.int32)
+        for begin in range(0, len(codes), 1 << 14):
+            part = np.asarray(codes[begin : begin + (1 << 14)])
+            self._add_ragged(values.take(pa.array(part, mask=part < 0)))
+        self._codes = {}
+        path.unlink()
+
+    def _add_ragged(self, array: pa.Array) -> None:
+        assert self._offset is not None
+        assert self._blob is not None
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        array = pc.fill_null(
+            array.cast(pa.large_string() if self._text else pa.large_binary()), "" if self._text else b""
+        )
+        _, offsets, data = array.buffers()
+        cut = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        self._offset.add(cut[1:] - cut[0] + self._end)
+        if data is not None:
+            self._blob.add(np.frombuffer(data, np.uint8)[cut[0] : cut[-1]])
+        self._end += int(cut[-1] - cut[0])
+
+    def finish(self, rows: int) -> tuple[list[RowColumn], dict[str, tuple[int, str]]]:
+        files = self._valid.finish(rows)
+        missing = self._valid.missing
+        if self._code_file is not None:
+            files.update(self._code_file.finish(rows))
+            file, values = self._code_file.path.name, tuple(self._codes)
+            return [RowColumn(self._name, "codes", file, values=values, missing=missing)], files
+        assert self._offset is not None
+        assert self._blob is not None
+        files.update({**self._offset.finish(rows + 1), **self._blob.finish(rows)})
+        return [RowColumn(self._name, "ragged", self._stem, text=self._text, missing=missing)], files
+
+
+_Writer = _Scalars | _Matrix | _Bytes
+
+
+def _writers(schema: pa.Schema, folder: _Folder, where: str) -> list[_Writer]:
+    scalars: dict[np.dtype[np.generic], list[str]] = {}
+    writers: list[_Writer] = []
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_fixed_size_binary(kind):
+            writers.append(_Matrix(folder, field, np.dtype(np.uint8), kind.byte_width, where))
+        elif pa.types.is_fixed_size_list(kind) and (inner := _dtype(kind.value_type)) is not None:
+            writers.append(_Matrix(folder, field, inner, kind.list_size, where))
+        elif _is_bytes(kind):
+            writers.append(_Bytes(folder, field))
+        elif (dtype := _dtype(kind)) is not None:
+            scalars.setdefault(dtype, []).append(field.name)
+        else:
+            raise DataError(
+                f"{where}, column {field.name!r}", f"no batch can hold type {field.type}",
+                "numbers, booleans, dates, times, strings, binaries, fixed-size lists of numbers",
+                "cast or drop the column before writing the table, or open the rows without it",
+            )  # fmt: skip
+    return [*(_Scalars(folder, dtype, names) for dtype, names in scalars.items()), *writers]
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    t = pa.types
+    return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind) or t.is_binary(kind)
+                or t.is_large_binary(kind) or t.is_binary_view(kind))  # fmt: skip
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[np.generic] | None:
+    t = pa.types
+    if t.is_boolean(kind):
+        return np.dtype(bool)
+    if t.is_integer(kind) or t.is_floating(kind):
+        dtype: np.dtype[np.generic] = np.dtype(kind.to_pandas_dtype())
+        return dtype
+    if t.is_temporal(kind) and not t.is_interval(kind):
+        return np.dtype(np.int32 if kind.bit_width == 32 else np.int64)
+    if t.is_decimal(kind):
+        return np.dtype(np.float64)
+    return None
+
+
+def _numbers(array: pa.Array, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+    """Return an Arrow column as numbers; a missing one is NaN, or 0 where the type has none."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_temporal(array.type):
+        array = array.view(pa.int32() if dtype.itemsize == 4 else pa.int64())
+    elif pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if array.null_count:
+        array = pc.fill_null(array, pa.scalar(float("nan") if dtype.kind == "f" else dtype.type(0).item(), array.type))
+    return np.asarray(array.to_numpy(zero_copy_only=False))
