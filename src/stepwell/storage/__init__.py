@@ -9,21 +9,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stepwell.storage.columns import Codes, Dictionary, Ragged
+    from stepwell.storage.events import EventLog, Snapshot, Split
+    from stepwell.storage.index import TemporalCSR
     from stepwell.storage.lake import Lake, open
+    from stepwell.storage.rows import TableRows
     from stepwell.storage.sources import open_source
     from stepwell.storage.table import Table
 
-    from stepwell.storage.events import EventLog, Snapshot, Split
-    from stepwell.storage.index import TemporalCSR
-
-__all__ = ["EventLog", "Lake", "Snapshot", "Split", "Table", "TemporalCSR", "open", "open_source"]
+__all__ = [
+    "Codes",
+    "Dictionary",
+    "EventLog",
+    "Lake",
+    "Ragged",
+    "Snapshot",
+    "Split",
+    "Table",
+    "TableRows",
+    "TemporalCSR",
+    "open",
+    "open_source",
+]
 
 _HOME = {
+    "Codes": "columns",
+    "Dictionary": "columns",
     "EventLog": "events",
     "Lake": "lake",
+    "Ragged": "columns",
     "Snapshot": "events",
     "Split": "events",
     "Table": "table",
+    "TableRows": "rows",
     "TemporalCSR": "index",
     "open": "lake",
     "open_source": "sources",

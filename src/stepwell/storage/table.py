@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from stepwell.core.batch import Batch, Slice
 from stepwell.core.errors import MissingExtraError
 from stepwell.core.plan import Statistics
 from stepwell.storage.files import BATCH_ROWS, Rows
+from stepwell.storage.rows import TableRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +117,18 @@ class Table:
             if missing <= 0:
                 break
         return pa.Table.from_batches(batches, self.schema)
+
+    @cached_property
+    def row_index(self) -> TableRows:
+        """Random access to the rows, out of core; built beside the lake at first use, in 256 MiB of memory."""
+        from stepwell.storage.row_index import index_root, open_or_build_rows, rows_folder
+
+        folder = rows_folder(index_root(self.delta.table_uri), self.name, self.version)
+        return open_or_build_rows(self.batches(), self.schema, folder, where=f"{self.name}@{self.version}")
+
+    def read(self, slice: Slice) -> Batch:
+        """Return the rows of a slice, one field a column; rows are numbered in the order of the scan."""
+        return self.row_index.read(slice)
 
     def statistics(self) -> Statistics:
         """Return what a cost model wants to know; the row's size is that of a sample of 1,024 rows."""
