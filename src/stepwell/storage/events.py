@@ -50,7 +50,8 @@ class Snapshot:
         name: The log's name in its lake, empty in memory.
         version: Its version there.
         notes: What happened on the way in that the user should know.
-        open_index: Opens the stored index; None builds it in memory.
+        open_index: Opens the stored index, building it if need be; None builds it in memory.
+        has_index: Says whether the stored index is built.
         find_keys: Returns the user's own keys of some nodes; None if the ids are the keys.
     """
 
@@ -70,6 +71,7 @@ class Snapshot:
     version: int = 0
     notes: tuple[str, ...] = ()
     open_index: Callable[[], TemporalCSR] | None = None
+    has_index: Callable[[], bool] | None = None
     find_keys: Callable[[Ids], npt.NDArray[np.generic]] | None = None
 
     def __len__(self) -> int:

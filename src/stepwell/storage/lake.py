@@ -32,7 +32,10 @@ from stepwell.storage.sources import Source, open_source
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from deltalake import DeltaTable
+
+    from stepwell.storage.events import EventLog
 
 __all__ = ["ConflictError", "Diff", "DiskFullError", "Input", "Lake", "Lineage", "Origin", "Version", "open"]
 
@@ -158,8 +161,10 @@ class Lake:
 
     def metadata(self, name: str, version: int | None = None) -> dict[str, str]:
         """Return what was written into the commit of one version, by default the newest."""
-        opened = self._open(name, self.table(name).version if version is None else version)
-        return delta.metadata_of(opened.history(1)[0])
+        wanted = self.table(name, version).version
+        # Only the newest table numbers its history right, so an older version's entry is looked up there.
+        entries = delta.history(self._open(name))
+        return delta.metadata_of(next(entry for entry in entries if int(str(entry["version"])) == wanted))
 
     # Writing ----------------------------------------------------------------------------------------------------
 
@@ -282,6 +287,65 @@ class Lake:
         if version.isdigit():
             return Input(name, int(version))
         return Input(name, self.table(name).version) if name in self else Input(entry)
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def events(
+        self,
+        name: str,
+        source: Source | None = None,
+        *,
+        src: str | tuple[str, str] = "src",
+        dst: str | tuple[str, str] = "dst",
+        time: str = "time",
+        features: str | Path | Sequence[str] | None = None,
+        label: str | None = None,
+        node_features: Source | None = None,
+        event_type: str | None = None,
+        unit: str | tuple[str, str] | None = None,
+        budget: str | int = "1GiB",
+        directed: bool = False,
+        version: int | None = None,
+    ) -> EventLog:
+        """Ingest a source of events as a log, or open an existing log if there is no source.
+
+        See `stepwell.storage.ingest.ingest_events` for the arguments, errors and costs; `version` opens an older one.
+        """
+        from stepwell.storage.ingest import ingest_events
+        from stepwell.storage.stored import open_log
+        from stepwell.storage.units import to_bytes
+
+        if source is None:
+            return open_log(self, name, version, budget_bytes=to_bytes(budget))
+        return ingest_events(
+            self,
+            name,
+            source,
+            src=src,
+            dst=dst,
+            time=time,
+            features=features,
+            label=label,
+            node_features=node_features,
+            event_type=event_type,
+            unit=unit,
+            budget=budget,
+            directed=directed,
+        )
+
+    def append(
+        self, name: str, source: Source, *, unit: str | tuple[str, str] | None = None, budget: str | int = "1GiB"
+    ) -> EventLog:
+        """Add late events to a log as a new version; see `stepwell.storage.ingest.append_events`."""
+        from stepwell.storage.ingest import append_events
+
+        return append_events(self, name, source, unit=unit, budget=budget)
+
+    def delete(self, name: str, event_ids: npt.ArrayLike) -> EventLog:
+        """Delete events of a log as a new version; see `stepwell.storage.ingest.delete_events`."""
+        from stepwell.storage.ingest import delete_events
+
+        return delete_events(self, name, event_ids)
 
     # Queries ----------------------------------------------------------------------------------------------------
 

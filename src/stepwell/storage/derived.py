@@ -1,0 +1,138 @@
+"""Derived arrays: memory-mapped `.npy` files under a checksummed manifest, which can be deleted at any time.
+
+A folder is written aside, flushed and renamed, so it exists whole or not at all; space is reserved before a page is
+mapped, so a full disk is an error and never a crash. Opening checks shapes and sizes; `verify=True` also hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stepwell.core.errors import DataError
+from stepwell.core.log import logger
+from stepwell.core.state import Json, sync
+
+FORMAT = 1
+"""Version of the folder's layout."""
+MANIFEST = "manifest.json"
+
+Arrays: TypeAlias = "dict[str, npt.NDArray[np.generic]]"
+
+log = logger(__name__)
+
+
+class ArrayWriter:
+    """Creates memory-mapped arrays in a folder that is not yet visible to anybody."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(
+        self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike
+    ) -> np.memmap[tuple[int, ...], np.dtype[np.generic]]:
+        """Return a zeroed array `<name>.npy`; raises `OSError` if the disk has no room for it."""
+        path = self.folder / f"{name}.npy"
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        with path.open("rb+") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+        return array
+
+    def save(self, name: str, values: npt.NDArray[np.generic]) -> None:
+        """Write an array that is in memory already."""
+        self.create(name, values.shape, values.dtype)[...] = values
+
+
+def folder_of(root: Path, kind: str, parameters: Mapping[str, Json]) -> Path:
+    """Return where arrays of a kind belong: `<root>/<kind>-<hash of the parameters>`."""
+    text = json.dumps([FORMAT, dict(parameters)], sort_keys=True)
+    return root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def open_or_build(folder: Path, build: Callable[[ArrayWriter], None]) -> Arrays:
+    """Open a folder of arrays; build it first if it is not there or not whole."""
+    if (folder / MANIFEST).exists():
+        try:
+            return open_arrays(folder)
+        except DataError as error:
+            log.warning("%s; it is built again", error)
+            shutil.rmtree(folder, ignore_errors=True)
+    write_arrays(folder, build)
+    return open_arrays(folder)
+
+
+def write_arrays(folder: Path, build: Callable[[ArrayWriter], None]) -> None:
+    """Let `build` create arrays and make them visible as `folder` in one step.
+
+    If another process finished the same folder first, that one stays.
+
+    Cost: what `build` does, one read of every file for its checksum, one flush.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    aside.mkdir()
+    try:
+        build(ArrayWriter(aside))
+        files: dict[str, Json] = {path.name: _describe(path) for path in sorted(aside.glob("*.npy"))}
+        (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
+        for path in (*aside.iterdir(), aside):
+            sync(path)
+        try:
+            aside.replace(folder)
+        except OSError:
+            if not (folder / MANIFEST).exists():
+                raise
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _describe(path: Path) -> dict[str, Json]:
+    array = np.load(path, mmap_mode="r")
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def open_arrays(folder: Path, *, verify: bool = False) -> Arrays:
+    """Map the arrays of a folder, read-only.
+
+    Args:
+        folder: The folder.
+        verify: Whether to compare checksums; reads every byte.
+
+    Raises:
+        DataError: If the manifest or a file is missing, short, of another type, or (with `verify`) changed.
+    """
+    way = "delete the folder; it is built again from the tables"
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(str(folder), f"has no readable manifest ({error})", "a whole index", way) from error
+    arrays: Arrays = {}
+    for name, expected in files.items():
+        path = folder / name
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(str(path), f"cannot be mapped ({error})", "a whole .npy file", way) from error
+        if [array.dtype.str, list(array.shape)] != [expected["dtype"], expected["shape"]]:
+            raise DataError(
+                str(path), f"is {array.dtype.str} {list(array.shape)}", f"{expected['dtype']} {expected['shape']}", way
+            )
+        if verify and _digest(path) != expected["sha256"]:
+            raise DataError(str(path), "does not match its checksum", "the bytes that were written", way)
+        arrays[path.stem] = array
+    return arrays

@@ -1,0 +1,467 @@
+"""Makes event logs of a lake: first ingest, late events, deletions.
+
+The truth is three kinds of tables: `<name>` (one row an event: event_id, position, src, dst, time, label, type),
+`<name>.nodes` (node, type, space, key) and `<name>.features`. Side tables are committed first, and the events' commit
+names their versions; a process killed anywhere leaves the last whole version. `event_id` is permanent and grows with
+arrival; `position` is the rank by (time, event_id) in its version, and -1 is the tombstone of a deleted event.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stepwell.core.batch import Ids
+from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.core.log import logger
+from stepwell.storage.derived import ArrayWriter
+from stepwell.storage.events import EventLog
+from stepwell.storage.files import BATCH_ROWS, Rows
+from stepwell.storage.lineage import Input, Origin
+from stepwell.storage.log_schema import KEY, LogSchema
+from stepwell.storage.node_features import NodeSpill, spill_node_features
+from stepwell.storage.sort import Events, Sorter, sorter
+from stepwell.storage.sources import Source, open_source
+from stepwell.storage.spill import Columns, Spill, spill_source
+from stepwell.storage.stored import open_log
+from stepwell.storage.units import parse_unit, to_bytes
+
+if TYPE_CHECKING:
+    from stepwell.storage.lake import Lake
+
+__all__ = ["append_events", "delete_events", "ingest_events"]
+
+log = logger(__name__)
+
+End = "str | tuple[str, str]"
+
+
+def ingest_events(
+    lake: Lake,
+    name: str,
+    source: Source,
+    *,
+    src: str | tuple[str, str] = "src",
+    dst: str | tuple[str, str] = "dst",
+    time: str = "time",
+    features: str | Path | Sequence[str] | None = None,
+    label: str | None = None,
+    node_features: Source | None = None,
+    event_type: str | None = None,
+    unit: str | tuple[str, str] | None = None,
+    budget: str | int = "1GiB",
+    directed: bool = False,
+) -> EventLog:
+    """Ingest a source of events as a new version of a log, in bounded memory.
+
+    A file that was ingested before with the same arguments, and has not changed, is not read again.
+
+    Args:
+        lake: Where the log goes.
+        name: Its name.
+        source: Anything `open_source` reads.
+        src: Column of the source node's key, integers or text; or a pair (key space, column). Ends given as plain
+            columns share the key space "node".
+        dst: The same for the destination.
+        time: Column of the time: numbers, timestamps or dates.
+        features: Numeric columns, one column of lists, or an `.npy` file with one row an event in the source's order.
+        label: Column of one number an event.
+        node_features: Rows of a key and numeric columns (the key's column is called like the space, "key" or "node", or is the
+            first); a matrix or `.npy` file whose row number is the key; or a mapping from space to one of these. Nodes
+            without a row get zeros.
+        event_type: Column of small integers or of names.
+        unit: What the numbers of `time` count ("s" if not given), or a pair (source, stored) such as ("s", "ms");
+            timestamps keep their own unit if it is not given.
+        budget: Memory to use beyond a few batches, such as "1GiB"; the rest goes to spill files in the lake's folder.
+        directed: Whether an event is seen from its source only.
+
+    Raises:
+        DataError: If a column is missing or has a wrong type, or a row is bad; names the file, row and column.
+        ConflictError: If another writer changed the log meanwhile.
+        DiskFullError: If there is no room. In every case the log stays at its last version.
+
+    Cost: one pass over the source, one external sort, and the tables' size written once.
+    """
+    rows = open_source(source)
+    columns = _columns(rows, src, dst, time, features, label, event_type, unit)
+    seen = _fingerprint(source, [asdict(columns), directed, _look_of(node_features), _stat(columns.feature_file)])
+    expected = lake.table(name).version if name in lake else -1
+    if seen and expected >= 0:
+        known = lake.metadata(name, expected)
+        if KEY in known and LogSchema.from_metadata(name, known).fingerprint == seen:
+            log.info("%s@%d was made from this very file; it is opened", name, expected)
+            return open_log(lake, name)
+    spaces = tuple(dict.fromkeys([columns.src[0], columns.dst[0]]))
+    with _scratch(lake, name) as folder:
+        spill = spill_source(rows, columns, folder, text=False)
+        nodes = spill_node_features(node_features, spaces, folder, text=spill.text)
+        with sorter(folder, to_bytes(budget), text=spill.text) as job:
+            num_nodes, codes = _number(job, spill, columns, spaces, nodes)
+            schema = LogSchema(
+                columns=columns,
+                num_events=spill.num_events,
+                next_id=spill.num_events,
+                num_nodes=num_nodes,
+                spaces=spaces,
+                text=spill.text,
+                directed=directed,
+                width=spill.width,
+                node_width=nodes.width,
+                types=tuple(spill.types),
+                notes=_notes(rows, spill),
+                fingerprint=seen,
+            )
+            events = job.events(spill, codes, 0, ArrayWriter(folder))
+            tables = {f"{name}.nodes": lake.commit_table(f"{name}.nodes", job.new_nodes(name, spaces), "replace")}
+            if nodes.width:
+                part = f"{name}.node_features"
+                tables[part] = lake.commit_table(part, _node_rows(job, nodes), "replace")
+        if spill.features is not None:
+            part = f"{name}.features"
+            tables[part] = lake.commit_table(part, _feature_rows(spill.features, 0), "replace")
+        schema = replace(schema, tables=tuple(tables.items()))
+        origin = Origin("ingest", (Input(rows.where),), {"columns": json.dumps(asdict(columns))})
+        _commit(lake, name, event_rows(events, np.arange(len(events))), schema, origin, expected)
+    return open_log(lake, name)
+
+
+def append_events(
+    lake: Lake, name: str, source: Source, *, unit: str | tuple[str, str] | None = None, budget: str | int = "1GiB"
+) -> EventLog:
+    """Add late events to a log: a new version with each of them at its place in time.
+
+    Behind an event of the same time comes what arrived later. The columns must be called as in the first ingest.
+    Ids of nodes and events stay; new nodes come behind the known ones. If the last version's index was built, the new
+    version's is made from it by merging.
+
+    Args:
+        lake: Where the log is.
+        name: Its name.
+        source: The late events, in any order.
+        unit: Unit of the late times, or a pair (source, stored); by default that of the first ingest. The stored unit
+            must be the log's.
+        budget: As in `ingest_events`.
+
+    Raises:
+        DataError, ConflictError, DiskFullError: As `ingest_events`.
+
+    Cost: one pass over the source and a sort of it; one pass over the log's own columns; features are not rewritten.
+    """
+    old = open_log(lake, name)
+    schema = schema_of(lake, old)
+    columns = schema.columns
+    if unit is not None:
+        columns = replace(columns, unit=parse_unit(unit))
+        if columns.unit[1] != schema.columns.unit[1]:
+            raise InvalidValueError(
+                "unit", unit, f"stored in the log's unit, ({columns.unit[0]!r}, {schema.columns.unit[1]!r})"
+            )
+    rows = open_source(source)
+    with _scratch(lake, name) as folder:
+        spill = spill_source(rows, columns, folder, text=schema.text, types=schema.types)
+        if spill.text != schema.text or spill.width != schema.width:
+            problem = f"has {'text' if spill.text else 'integer'} keys and {spill.width} features"
+            allowed = f"{'text' if schema.text else 'integer'} keys and {schema.width} features, as the log"
+            raise DataError(rows.where, problem, allowed, "convert the late events to the log's columns")
+        with sorter(folder, to_bytes(budget), text=schema.text) as job:
+            job.know(lake.table(f"{name}.nodes", schema.table("nodes")).dataset)
+            num_nodes, codes = _number(job, spill, columns, schema.spaces, NodeSpill())
+            late = job.events(spill, codes, schema.next_id, ArrayWriter(folder))
+            tables = dict(schema.tables)
+            _extend(lake, tables, f"{name}.nodes", job.new_nodes(name, schema.spaces))
+        if spill.features is not None:
+            _extend(lake, tables, f"{name}.features", _feature_rows(spill.features, schema.next_id))
+        new = replace(
+            schema,
+            num_events=schema.num_events + len(late),
+            next_id=schema.next_id + len(late),
+            num_nodes=num_nodes,
+            types=tuple(spill.types),
+            parent=old.snapshot.version,
+            fingerprint="",
+            tables=tuple(tables.items()),
+        )
+        merged = merged_rows(_events_of(old), late)
+        rewritten = _chain(merged, _tombstones(lake, old))
+        origin = Origin("append", (Input(name, old.snapshot.version), Input(rows.where)), {"events": len(late)})
+        _commit(lake, name, rewritten, new, origin, old.snapshot.version)
+    return _carried(lake, name, old)
+
+
+def delete_events(lake: Lake, name: str, event_ids: npt.ArrayLike) -> EventLog:
+    """Delete events: a new version without them. Their rows stay in the table as tombstones, with position -1.
+
+    Args:
+        lake: Where the log is.
+        name: Its name.
+        event_ids: Permanent ids.
+
+    Raises:
+        InvalidValueError: If an id is unknown or deleted already.
+        ConflictError, DiskFullError: As `ingest_events`.
+
+    Cost: one pass over the log's own columns.
+    """
+    old = open_log(lake, name)
+    schema = schema_of(lake, old)
+    ids = np.unique(np.asarray(event_ids, dtype=np.int64))
+    known = old.event_id
+    gone = np.isin(known, ids)
+    if int(gone.sum()) != len(ids):
+        missing = ids[~np.isin(ids, known[gone])]
+        raise InvalidValueError("event_ids", missing[:5].tolist(), f"ids of events in {old.name}")
+    position = np.where(gone, -1, np.cumsum(~gone) - 1)
+    new = replace(schema, num_events=int((~gone).sum()), parent=old.snapshot.version, fingerprint="")
+    rewritten = _chain(event_rows(_events_of(old), position), _tombstones(lake, old))
+    origin = Origin("delete", (Input(name, old.snapshot.version),), {"events": len(ids)})
+    _commit(lake, name, rewritten, new, origin, old.snapshot.version)
+    return _carried(lake, name, old)
+
+
+def schema_of(lake: Lake, events: EventLog) -> LogSchema:
+    """Return the record of the version that a log shows."""
+    snapshot = events.snapshot
+    return LogSchema.from_metadata(snapshot.name, lake.metadata(snapshot.name, snapshot.version))
+
+
+def _carried(lake: Lake, name: str, old: EventLog) -> EventLog:
+    """Open the new version; if the old index is on disk, make the new one from it now."""
+    new = open_log(lake, name)
+    if old.snapshot.has_index is not None and old.snapshot.has_index():
+        _ = new.index
+    return new
+
+
+# Arguments --------------------------------------------------------------------------------------------------------
+
+
+def _columns(
+    rows: Rows,
+    src: str | tuple[str, str],
+    dst: str | tuple[str, str],
+    time: str,
+    features: str | Path | Sequence[str] | None,
+    label: str | None,
+    event_type: str | None,
+    unit: str | tuple[str, str] | None,
+) -> Columns:
+    names = (
+        [features]
+        if isinstance(features, str)
+        else []
+        if features is None or isinstance(features, Path)
+        else list(features)
+    )
+    file = str(features) if isinstance(features, Path) or (names and names[0].endswith(".npy")) else ""
+    checked = rows.select([time])
+    if unit is None:
+        kind = checked.schema.field(time).type
+        unit = kind.unit if pa.types.is_timestamp(kind) else "s"
+    ends = [("node", end) if isinstance(end, str) else (end[0], end[1]) for end in (src, dst)]
+    return Columns(
+        src=ends[0],
+        dst=ends[1],
+        time=time,
+        features=() if file else tuple(names),
+        feature_file=file,
+        label=label or "",
+        event_type=event_type or "",
+        unit=parse_unit(unit),
+    )
+
+
+def _fingerprint(source: Source, arguments: list[object]) -> str:
+    """Describe a file and how it is read; empty for anything that is not one file."""
+    if not isinstance(source, str | Path) or not Path(source).is_file():
+        return ""
+    return json.dumps([_stat(str(source)), *arguments], default=str)
+
+
+def _stat(path: str) -> list[str | int]:
+    if not path or not Path(path).is_file():
+        return []
+    state = Path(path).stat()
+    return [str(Path(path).absolute()), state.st_size, state.st_mtime_ns]
+
+
+def _look_of(node_features: Source | None) -> object:
+    if node_features is None:
+        return None
+    return _stat(str(node_features)) if isinstance(node_features, str | Path) else id(node_features)
+
+
+def _notes(rows: Rows, spill: Spill) -> tuple[str, ...]:
+    if spill.sorted:
+        return ()
+    note = f"{rows.where} was not in order of time; its {spill.num_events} events have been sorted, ties as they came."
+    log.info(note)
+    return (note,)
+
+
+@contextmanager
+def _scratch(lake: Lake, name: str) -> Iterator[Path]:
+    """Give a folder for spill files beside the lake's indexes; it goes in every case, and stale ones never matter."""
+    from stepwell.storage.delta import DiskFullError
+    from stepwell.storage.stored import index_root
+
+    root = index_root(lake)
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".ingest-", dir=root))
+    try:
+        yield folder
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not isinstance(error, DiskFullError):
+            raise DiskFullError(name, error) from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# Rows to commit ---------------------------------------------------------------------------------------------------
+
+
+def _number(
+    job: Sorter, spill: Spill, columns: Columns, spaces: tuple[str, ...], nodes: NodeSpill
+) -> tuple[int, tuple[int, int]]:
+    codes = spaces.index(columns.src[0]), spaces.index(columns.dst[0])
+    job.add_keys(spill.events, "src", codes[0])
+    job.add_keys(spill.events, "dst", codes[1])
+    if nodes.width:
+        twice = job.repeated(nodes.keys)
+        if twice is not None:
+            raise DataError("node_features", f"has the key {twice} twice", "one row a key", "drop one of the rows")
+        for code in range(len(spaces)):
+            job.add_keys(nodes.keys_of(code), "key", code)
+    return job.number(), codes
+
+
+def _commit(lake: Lake, name: str, rows: Rows, schema: LogSchema, origin: Origin, expected: int) -> None:
+    lake.commit_table(name, rows, "replace", schema.to_metadata(), origin=origin, expected=expected)
+
+
+def _extend(lake: Lake, tables: dict[str, int], part: str, rows: Rows) -> None:
+    """Append to a side table, leaving out what a failed append may have left behind the version in `tables`."""
+    named = lake.table(part, tables[part])
+    newest = lake.table(part).version
+    if newest == named.version:
+        tables[part] = lake.commit_table(part, rows, "append", expected=newest)
+    else:
+        tables[part] = lake.commit_table(part, _chain(named.rows, rows), "replace", expected=newest)
+
+
+def _chain(first: Rows, second: Rows) -> Rows:
+    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for rows in (first, second):
+            for batch in rows.start(columns):
+                yield batch.cast(pa.schema([first.schema.field(name) for name in columns]))
+
+    return replace(first, start=start, num_rows=None)
+
+
+def event_rows(events: Events, position: Ids) -> Rows:
+    """Return the rows of the events' table, in bounded memory."""
+    columns = events.columns()
+
+    def parts() -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        for begin in range(0, len(events), BATCH_ROWS):
+            window = np.s_[begin : begin + BATCH_ROWS]
+            yield {"position": position[window], **{name: column[window] for name, column in columns.items()}}
+
+    return _as_rows(columns, parts)
+
+
+def merged_rows(old: Events, late: Events) -> Rows:
+    """Merge two sorted runs of events into one; of equal times the old come first."""
+    columns, added = old.columns(), late.columns()
+    place = np.searchsorted(old.time, late.time, side="right") + np.arange(len(late))
+
+    def parts() -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        total = len(old) + len(late)
+        for begin in range(0, total, BATCH_ROWS):
+            end = min(begin + BATCH_ROWS, total)
+            first, last = (int(i) for i in np.searchsorted(place, [begin, end]))
+            is_late = np.zeros(end - begin, dtype=bool)
+            is_late[place[first:last] - begin] = True
+            part: dict[str, npt.NDArray[np.generic]] = {"position": np.arange(begin, end)}
+            for name, column in columns.items():
+                part[name] = np.empty(end - begin, column.dtype)
+                part[name][is_late] = added[name][first:last]
+                part[name][~is_late] = column[begin - first : end - last]
+            yield part
+
+    return _as_rows(columns, parts)
+
+
+def _as_rows(columns: Mapping[str, npt.NDArray[np.generic]], parts: object) -> Rows:
+    kinds = {"event_id": np.dtype(np.int64), "position": np.dtype(np.int64)} | {
+        name: column.dtype for name, column in columns.items()
+    }
+    schema = pa.schema([(name, pa.from_numpy_dtype(kind)) for name, kind in kinds.items()])
+
+    def start(names: list[str]) -> Iterator[pa.RecordBatch]:
+        for part in parts():  # type: ignore[operator]
+            yield pa.record_batch([pa.array(part[name]) for name in names], names=names)
+
+    return Rows("events", schema, start)
+
+
+def _events_of(events: EventLog) -> Events:
+    shot = events.snapshot
+    return Events(events.event_id, shot.src, shot.dst, shot.time, shot.label, shot.event_type)
+
+
+def _tombstones(lake: Lake, events: EventLog) -> Rows:
+    import pyarrow.dataset as ds
+
+    table = lake.table(events.snapshot.name, events.snapshot.version)
+
+    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        yield from table.dataset.to_batches(columns=columns, filter=ds.field("position") < 0)
+
+    return Rows("tombstones", table.schema, start)
+
+
+def _feature_rows(features: npt.NDArray[np.generic], first_id: int) -> Rows:
+    schema = pa.schema([("event_id", pa.int64()), ("feature", pa.list_(pa.float32()))])
+    step = max(1, min(BATCH_ROWS, (4 << 20) // (4 * max(1, features.shape[1]))))
+
+    def blocks() -> Iterator[tuple[Ids, npt.NDArray[np.generic]]]:
+        for begin in range(0, len(features), step):
+            block = features[begin : begin + step]
+            yield first_id + np.arange(begin, begin + len(block)), block
+
+    return Rows("features", schema, lambda columns: list_batches(schema, blocks(), columns))
+
+
+def _node_rows(job: Sorter, nodes: NodeSpill) -> Rows:
+    schema = pa.schema([("node", pa.int64()), ("feature", pa.list_(pa.float32()))])
+
+    def blocks() -> Iterator[tuple[Ids, npt.NDArray[np.generic]]]:
+        begin = 0
+        for ids in job.node_of(nodes.keys):
+            yield ids, nodes.features[begin : begin + len(ids)]
+            begin += len(ids)
+
+    return Rows("node features", schema, lambda columns: list_batches(schema, blocks(), columns))
+
+
+def list_batches(
+    schema: pa.Schema, blocks: Iterable[tuple[Ids, npt.NDArray[np.generic]]], columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield (ids, matrix) blocks as rows of an id and a list."""
+    for ids, block in blocks:
+        offsets = pa.array(np.arange(0, block.size + 1, block.shape[1], dtype=np.int32))
+        values = pa.array(np.ascontiguousarray(block, dtype=np.float32).reshape(-1))
+        arrays = [pa.array(ids), pa.ListArray.from_arrays(offsets, values)]
+        yield pa.record_batch(arrays, schema=schema).select(columns)
