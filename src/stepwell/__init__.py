@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from stepwell.access import Uniform as Uniform
     from stepwell.access import UniformNegatives as UniformNegatives
     from stepwell.access import Window as Window
+    from stepwell.access.dense import CachedRows as CachedRows
+    from stepwell.access.dense import DecodeImage as DecodeImage
+    from stepwell.access.dense import Encode as Encode
+    from stepwell.access.dense import Tokenise as Tokenise
     from stepwell.evaluate import check_leak as check_leak
     from stepwell.jobs import link_prediction as link_prediction
     from stepwell.jobs import node_classification as node_classification
@@ -45,6 +49,7 @@ _HOME = {
         "UniformNegatives",
         "Window",
     ),
+    "access.dense": ("CachedRows", "DecodeImage", "Encode", "Tokenise"),
     "evaluate": ("check_leak",),
     "jobs": ("link_prediction", "node_classification"),
     "nn": ("JODIE", "TGAT", "TGN", "GraphMixer"),
@@ -57,6 +62,9 @@ __all__ = [
     "JODIE",
     "TGAT",
     "TGN",
+    "CachedRows",
+    "DecodeImage",
+    "Encode",
     "EventLog",
     "FixedBatches",
     "GraphMixer",
@@ -66,6 +74,7 @@ __all__ = [
     "Recent",
     "Shuffled",
     "TimeBatches",
+    "Tokenise",
     "Uniform",
     "UniformNegatives",
     "Window",
