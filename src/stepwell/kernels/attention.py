@@ -202,7 +202,11 @@ def _forward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, sca
     width, time_width = h.shape[1], phi.shape[2]
     for i in range(first, last):
         for head in range(num_heads):
-            u_h, u_phi, u_x = u[head, i, :width], u[head, i, width : width + time_width], u[head, i, width + time_width :]
+            u_h, u_phi, u_x = (
+                u[head, i, :width],
+                u[head, i, width : width + time_width],
+                u[head, i, width + time_width :],
+            )
             top = np.float32(-np.inf)
             for k in range(mask.shape[1]):
                 weight[i, k, head] = 0.0
@@ -218,7 +222,11 @@ def _forward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, sca
                 if mask[i, k]:
                     weight[i, k, head] = np.exp(weight[i, k, head] - top)
                     norm += weight[i, k, head]
-            o_h, o_phi, o_x = out[head, i, :width], out[head, i, width : width + time_width], out[head, i, width + time_width :]
+            o_h, o_phi, o_x = (
+                out[head, i, :width],
+                out[head, i, width : width + time_width],
+                out[head, i, width + time_width :],
+            )
             out[head, i, :] = 0.0
             summed = np.float32(0.0)
             for k in range(mask.shape[1]):
@@ -238,11 +246,46 @@ def _forward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, sca
 @njit(cache=True, nogil=True, parallel=True)
 def _forward_parallel(threads, rows, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in prange(threads):
-        _forward(rows * part // threads, rows * (part + 1) // threads, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total)
+        _forward(
+            rows * part // threads,
+            rows * (part + 1) // threads,
+            u,
+            h,
+            phi,
+            x,
+            neighbor_row,
+            event_row,
+            mask,
+            keep,
+            scale,
+            weight,
+            out,
+            total,
+        )
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _backward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _backward(
+    first,
+    last,
+    u,
+    h,
+    phi,
+    x,
+    neighbor_row,
+    event_row,
+    mask,
+    keep,
+    weight,
+    g_out,
+    g_total,
+    dt,
+    sine,
+    scale,
+    g_u,
+    g_score,
+    g_clock,
+):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     num_heads, num_targets, _ = u.shape
     width, time_width = h.shape[1], phi.shape[2]
     num_blocks = len(g_clock)
@@ -250,7 +293,11 @@ def _backward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, we
         scratch = np.empty(time_width, np.float32)
         for i in range(num_targets * block // num_blocks, num_targets * (block + 1) // num_blocks):
             for head in range(num_heads):
-                g_h, g_phi, g_x = g_out[head, i, :width], g_out[head, i, width : width + time_width], g_out[head, i, width + time_width :]
+                g_h, g_phi, g_x = (
+                    g_out[head, i, :width],
+                    g_out[head, i, width : width + time_width],
+                    g_out[head, i, width + time_width :],
+                )
                 mean = np.float32(0.0)
                 for k in range(mask.shape[1]):
                     g_score[i, k, head] = 0.0
@@ -262,7 +309,11 @@ def _backward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, we
                             g *= keep[i, k, head]
                         g_score[i, k, head] = g
                         mean += g * weight[i, k, head]
-                d_h, d_phi, d_x = g_u[head, i, :width], g_u[head, i, width : width + time_width], g_u[head, i, width + time_width :]
+                d_h, d_phi, d_x = (
+                    g_u[head, i, :width],
+                    g_u[head, i, width : width + time_width],
+                    g_u[head, i, width + time_width :],
+                )
                 g_u[head, i, :] = 0.0
                 for k in range(mask.shape[1]):
                     if mask[i, k]:
@@ -290,9 +341,49 @@ def _backward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, we
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _backward_parallel(threads, rows, u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _backward_parallel(
+    threads,
+    rows,
+    u,
+    h,
+    phi,
+    x,
+    neighbor_row,
+    event_row,
+    mask,
+    keep,
+    weight,
+    g_out,
+    g_total,
+    dt,
+    sine,
+    scale,
+    g_u,
+    g_score,
+    g_clock,
+):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in prange(threads):
-        _backward(rows * part // threads, rows * (part + 1) // threads, u, h, phi, x, neighbor_row, event_row, mask, keep, weight, g_out, g_total, dt, sine, scale, g_u, g_score, g_clock)
+        _backward(
+            rows * part // threads,
+            rows * (part + 1) // threads,
+            u,
+            h,
+            phi,
+            x,
+            neighbor_row,
+            event_row,
+            mask,
+            keep,
+            weight,
+            g_out,
+            g_total,
+            dt,
+            sine,
+            scale,
+            g_u,
+            g_score,
+            g_clock,
+        )
 
 
 @njit(cache=True, nogil=True)
@@ -336,4 +427,6 @@ def _backward_rows(first, last, begin, owned, u, keep, weight, g_out, g_score, g
 @njit(cache=True, nogil=True, parallel=True)
 def _backward_rows_parallel(threads, rows, begin, owned, u, keep, weight, g_out, g_score, g_h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in prange(threads):
-        _backward_rows(rows * part // threads, rows * (part + 1) // threads, begin, owned, u, keep, weight, g_out, g_score, g_h)
+        _backward_rows(
+            rows * part // threads, rows * (part + 1) // threads, begin, owned, u, keep, weight, g_out, g_score, g_h
+        )

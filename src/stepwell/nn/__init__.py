@@ -1,6 +1,23 @@
-"""Models of temporal graphs and their parts, and the baselines that every model must beat."""
+"""Models of temporal graphs, and the baselines that every model must beat."""
 
 from stepwell.nn.baselines import EdgeBank, MostRecent, PopTrack
+from stepwell.nn.graphmixer import GraphMixer, GraphMixerSettings
+from stepwell.nn.jodie import JODIE, JODIESettings
+from stepwell.nn.registry import models
+from stepwell.nn.tgat import TGAT, TGATSettings
 from stepwell.nn.tgn import TGN, TGNSettings
 
-__all__ = ["TGN", "EdgeBank", "MostRecent", "PopTrack", "TGNSettings"]
+__all__ = [
+    "JODIE",
+    "TGAT",
+    "TGN",
+    "EdgeBank",
+    "GraphMixer",
+    "GraphMixerSettings",
+    "JODIESettings",
+    "MostRecent",
+    "PopTrack",
+    "TGATSettings",
+    "TGNSettings",
+    "models",
+]

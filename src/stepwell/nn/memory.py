@@ -117,9 +117,7 @@ class NodeMemory(nn.Module):
             row = nn.functional.embedding(place, row if idle_row else torch.cat([row, blank]))
         return Recalled(row, last_update)
 
-    def _message(
-        self, busy: torch.Tensor, partner: torch.Tensor, idle_row: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _message(self, busy: torch.Tensor, partner: torch.Tensor, idle_row: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather states and messages, the place of the time encoding still empty; maybe one zero row at the end."""
         count = len(busy)
         width = 2 * self.dim + self.event_dim

@@ -31,10 +31,3 @@ def places_of(level: Level, seconds: float, dt: torch.Tensor | None = None) -> P
 def features_of(batch: Batch, name: str, dim: int, like: torch.Tensor) -> torch.Tensor:
     """Return a feature field `[rows, dim]`, or one of no columns if the model reads none."""
     return batch.tensor(name) if dim else like.new_zeros(1, 0)
-
-
-def bottom_rows(batch: Batch, row: torch.Tensor) -> torch.Tensor:
-    """Follow rows of level 0 down to rows of `batch.nodes`."""
-    for level in batch.levels_of():
-        row = column(level.self_row)[row]
-    return row

@@ -12,9 +12,11 @@ from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
 from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
+from stepwell.nn.digest import Digest, bottom_rows, digest, write_back
 from stepwell.nn.linear import take
-from stepwell.nn.memory import MemoryState, NodeMemory, Recalled
-from stepwell.nn.reading import bottom_rows, column, features_of, places_of, seconds_of
+from stepwell.nn.memory import MemoryState, NodeMemory
+from stepwell.nn.reading import column, features_of, places_of, seconds_of
+from stepwell.nn.registry import models
 from stepwell.nn.time import TimeEncoding
 
 
@@ -54,6 +56,7 @@ class TGNSettings:
             raise InvalidValueError("hops", self.hops, "1 with delta='memory'")
 
 
+@models.register("tgn")
 class TGN(nn.Module):
     """Temporal graph network: memory digested on the way, then one attention layer a hop, then the pair decoder.
 
@@ -85,7 +88,7 @@ class TGN(nn.Module):
         )
         self.skip = nn.ModuleList(nn.Linear(width, s.dim) for width in widths[:-1])
         self.decoder = MergeDecoder(s.dim)
-        self._digested: tuple[object, Recalled] | None = None
+        self._digest: Digest | None = None
 
     @property
     def hops(self) -> int:
@@ -106,7 +109,7 @@ class TGN(nn.Module):
         """Return the embeddings of level 0's targets, float32 `[U, dim]`."""
         seconds = seconds_of(batch)
         recalled = self.memory(batch.tensor("nodes"), seconds)
-        self._digested = (batch["nodes"], Recalled(recalled.row.detach(), recalled.last_update))
+        self._digest = digest(batch, bottom_rows(batch), recalled)
         h = recalled.row
         if self.node is not None:
             h = h + self.node(batch.tensor("node_feature"))
@@ -128,28 +131,17 @@ class TGN(nn.Module):
         logits: torch.Tensor = self.decoder(self.embed(batch), batch.tensor("src_row"), batch.tensor("candidate_row"))
         return logits
 
-    @torch.no_grad()
     def observe(self, batch: Batch) -> None:
         """Write back the endpoints' memory as this batch's forward pass had it; leave its events pending.
 
         Without such a pass since the last change of state, the memory is digested here, as of the current weights.
         """
-        src, dst = batch.tensor("src"), batch.tensor("dst")
-        if self._digested is not None and "nodes" in batch and self._digested[0] is batch["nodes"]:
-            ends = torch.cat([batch.tensor("src_row"), batch.tensor("candidate_row")[:, 0]])
-            row = bottom_rows(batch, ends)
-            recalled = self._digested[1]
-            self.memory.write(torch.cat([src, dst]), Recalled(recalled.row[row], recalled.last_update[row]))
-        else:
-            nodes = torch.cat([src, dst]).unique()
-            self.memory.write(nodes, self.memory(nodes, seconds_of(batch)))
-        feature = batch.tensor("own_feature") if self.event_dim else None
-        self.memory.post(src, dst, batch.tensor("time"), feature)
-        self._digested = None
+        write_back(self.memory, batch, self._digest)
+        self._digest = None
 
     def forget(self) -> None:
         """Return to the state before the first event."""
-        self._digested = None
+        self._digest = None
         self.memory.forget()
 
     def snapshot(self) -> MemoryState:
@@ -158,5 +150,5 @@ class TGN(nn.Module):
 
     def restore(self, state: MemoryState) -> None:
         """Return to a snapshot, which stays valid."""
-        self._digested = None
+        self._digest = None
         self.memory.restore(state)
