@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from stepwell.access.neighbors import expected_distinct, expected_events
 from stepwell.core import Batch, Cost, Ids, Machine, Statistics
 from stepwell.core.shapes import Accuracy
 from stepwell.kernels import gather_rows
@@ -73,16 +74,15 @@ class Gather:
         return batch.give(**fields)
 
     def cost(self, stats: Statistics, machine: Machine) -> Cost:
-        """Predict one epoch; of ten neighbours a target about half are taken to be distinct events of the batch."""
-        rows = 0.0
-        size_bytes = 0.0
+        """Predict one epoch of one hop with ten neighbours, the field's setting."""
         calls = max(1.0, stats.num_rows / stats.batch_size)
-        around = min(10.0, max(stats.mean_degree / 2, 1.0))
+        targets = stats.batch_size * (1.0 + max(stats.candidates, 1))
+        events = expected_events(targets, 10, stats)
+        rows, size_bytes = 0.0, 0.0
         if self.log.event_feature is not None:
-            rows = stats.num_rows * 3 * around / 2
-            size_bytes = rows * stats.feature_bytes
+            rows, size_bytes = calls * events, calls * events * stats.feature_bytes
         if self.log.node_feature is not None:
-            nodes = calls * min(stats.num_nodes, 3 * stats.batch_size * around / 2)
+            nodes = calls * expected_distinct(targets + events, stats.num_nodes)
             rows = max(rows, nodes)
             size_bytes += nodes * 4 * self.log.node_feature.shape[1]
         return Cost(rows=rows, size_bytes=size_bytes, seconds=size_bytes / machine.gather_bytes_per_s + calls * _CALL_S)

@@ -12,6 +12,7 @@ border, as in the TGB protocol.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import expm1
 from typing import Literal, cast
 
 import numpy as np
@@ -141,21 +142,29 @@ class Neighbors:
         return batch.give(levels=placed, src_row=src_row, candidate_row=candidate_row, nodes=nodes, events=events)
 
     def cost(self, stats: Statistics, machine: Machine) -> Cost:
-        """Predict rows, bytes and seconds of one epoch; candidates are taken to be one true and one drawn."""
+        """Predict one epoch: rows are those of the widest level, or the distinct events if these are more."""
         calls = max(1.0, stats.num_rows / stats.batch_size)
-        targets, rows, seconds = min(3.0 * stats.batch_size, _cap(stats, self.keyed_by)), 0.0, _CALL_S
-        size_bytes = 8.0 * stats.batch_size * 3
+        queries = stats.batch_size * (1.0 + max(stats.candidates, 1))
+        targets = expected_distinct(queries, stats.num_nodes) if self.keyed_by == "node" else queries
+        rows, seconds, size_bytes = targets, _CALL_S + queries / _DEDUP_KEYS_PER_S, 8.0 * queries
         for _ in range(self.hops):
-            filled = min(float(self.sampler.k), max(stats.mean_degree / 2, 1.0))
-            seconds += targets / machine.queries_per_s + targets * (1 + 2 * filled) / _DEDUP_KEYS_PER_S
+            events = expected_events(targets, self.sampler.k, stats)
+            seconds += targets / machine.queries_per_s + targets * 2 * self.sampler.k / _DEDUP_KEYS_PER_S
             size_bytes += targets * (32 + 41 * self.sampler.k)
-            rows = targets * filled
-            targets += rows
+            rows = max(rows, events)
+            targets += events
         return Cost(rows=rows * calls, size_bytes=size_bytes * calls, seconds=seconds * calls)
 
 
-def _cap(stats: Statistics, keyed_by: KeyedBy) -> float:
-    return float(stats.num_nodes) if keyed_by == "node" else float("inf")
+def expected_distinct(draws: float, population: int) -> float:
+    """Return how many distinct ones are expected among uniform draws from a population."""
+    return population * -expm1(-draws / population) if population else 0.0
+
+
+def expected_events(targets: float, k: int, stats: Statistics) -> float:
+    """Guess the distinct events that the samples of some targets hold: half of each distinct node's past is shared."""
+    filled = min(float(k), max(stats.mean_degree / 2, 1.0))
+    return expected_distinct(targets, stats.num_nodes) * filled / 2
 
 
 def _number_events(levels: list[Level]) -> tuple[Ids, tuple[Level, ...]]:

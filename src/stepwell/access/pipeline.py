@@ -201,7 +201,8 @@ class Pipeline:
         num_batches = max(1, len(self))
         stats = self.source.statistics()
         stats = replace(stats, num_rows=-(-len(self.source) // self.shard[1]))
-        stats = replace(stats, batch_size=max(1, round(stats.num_rows / num_batches)))
+        width = next((stage.width for stage in self.stages if isinstance(stage, Candidates)), 0)
+        stats = replace(stats, batch_size=max(1, round(stats.num_rows / num_batches)), candidates=width)
         costs = [_read_cost(stats, machine, num_batches)]
         costs += [stage.cost(stats, machine) for stage in self.stages]
         costs.append(_move_cost(costs, machine, num_batches, self.device))

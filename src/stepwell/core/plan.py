@@ -51,6 +51,7 @@ class Statistics:
         feature_bytes: Bytes of one row's features.
         span: Largest minus smallest time, in the source's unit.
         batch_size: Rows a batch, when a pipeline asks.
+        candidates: Candidates an event, when a pipeline asks; 0 for tables.
     """
 
     num_rows: int
@@ -61,6 +62,7 @@ class Statistics:
     feature_bytes: int = 0
     span: int = 0
     batch_size: int = 1
+    candidates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
