@@ -12,11 +12,11 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ __all__ = ["append_events", "delete_events", "ingest_events"]
 
 log = logger(__name__)
 
-End = "str | tuple[str, str]"
+Part: TypeAlias = "dict[str, npt.NDArray[np.generic]]"
 
 
 def ingest_events(
@@ -77,9 +77,9 @@ def ingest_events(
         time: Column of the time: numbers, timestamps or dates.
         features: Numeric columns, one column of lists, or an `.npy` file with one row an event in the source's order.
         label: Column of one number an event.
-        node_features: Rows of a key and numeric columns (the key's column is called like the space, "key" or "node", or is the
-            first); a matrix or `.npy` file whose row number is the key; or a mapping from space to one of these. Nodes
-            without a row get zeros.
+        node_features: Rows of a key and numeric columns (the key's column is called like the space, "key" or "node",
+            or is the first); a matrix or `.npy` file whose row number is the key; or a mapping from space to one of
+            these. Nodes without a row get zeros.
         event_type: Column of small integers or of names.
         unit: What the numbers of `time` count ("s" if not given), or a pair (source, stored) such as ("s", "ms");
             timestamps keep their own unit if it is not given.
@@ -373,7 +373,7 @@ def event_rows(events: Events, position: Ids) -> Rows:
     """Return the rows of the events' table, in bounded memory."""
     columns = events.columns()
 
-    def parts() -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+    def parts() -> Iterator[Part]:
         for begin in range(0, len(events), BATCH_ROWS):
             window = np.s_[begin : begin + BATCH_ROWS]
             yield {"position": position[window], **{name: column[window] for name, column in columns.items()}}
@@ -386,14 +386,14 @@ def merged_rows(old: Events, late: Events) -> Rows:
     columns, added = old.columns(), late.columns()
     place = np.searchsorted(old.time, late.time, side="right") + np.arange(len(late))
 
-    def parts() -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+    def parts() -> Iterator[Part]:
         total = len(old) + len(late)
         for begin in range(0, total, BATCH_ROWS):
             end = min(begin + BATCH_ROWS, total)
             first, last = (int(i) for i in np.searchsorted(place, [begin, end]))
             is_late = np.zeros(end - begin, dtype=bool)
             is_late[place[first:last] - begin] = True
-            part: dict[str, npt.NDArray[np.generic]] = {"position": np.arange(begin, end)}
+            part: Part = {"position": np.arange(begin, end)}
             for name, column in columns.items():
                 part[name] = np.empty(end - begin, column.dtype)
                 part[name][is_late] = added[name][first:last]
@@ -403,14 +403,14 @@ def merged_rows(old: Events, late: Events) -> Rows:
     return _as_rows(columns, parts)
 
 
-def _as_rows(columns: Mapping[str, npt.NDArray[np.generic]], parts: object) -> Rows:
+def _as_rows(columns: Part, parts: Callable[[], Iterator[Part]]) -> Rows:
     kinds = {"event_id": np.dtype(np.int64), "position": np.dtype(np.int64)} | {
         name: column.dtype for name, column in columns.items()
     }
     schema = pa.schema([(name, pa.from_numpy_dtype(kind)) for name, kind in kinds.items()])
 
     def start(names: list[str]) -> Iterator[pa.RecordBatch]:
-        for part in parts():  # type: ignore[operator]
+        for part in parts():
             yield pa.record_batch([pa.array(part[name]) for name in names], names=names)
 
     return Rows("events", schema, start)

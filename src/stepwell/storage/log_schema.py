@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from stepwell.core.errors import DataError
 from stepwell.storage.spill import Columns
@@ -66,13 +67,15 @@ class LogSchema:
         if KEY not in metadata:
             fix = "ingest it with lake.events(name, source, src=..., dst=..., time=...)"
             raise DataError(where, "is a table and no event log", "a name that was ingested as events", fix)
-        found = json.loads(metadata[KEY])
-        raw = found.pop("columns")
-        columns = Columns(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
-        tables = tuple((name, int(version)) for name, version in found.pop("tables"))
-        rest = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-        return cls(columns=columns, tables=tables, **rest)
+        found = {name: _tuples(value) for name, value in json.loads(metadata[KEY]).items()}
+        columns = {name: _tuples(value) for name, value in found.pop("columns").items()}
+        return cls(columns=Columns(**columns), **found)
 
     def table(self, part: str) -> int:
         """Return the version of the side table that ends in `.part`."""
         return next(version for name, version in self.tables if name.endswith(f".{part}"))
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists as tuples, which is what JSON made of them."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -164,7 +164,7 @@ def check_feature_file(path: str, num_rows: int | None = None) -> npt.NDArray[np
     """
     allowed = f"a matrix of {'any number of' if num_rows is None else num_rows} rows of finite numbers"
     try:
-        matrix = np.load(path, mmap_mode="r")
+        matrix: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(path, f"cannot be read as .npy ({error})", allowed, "write it with numpy.save") from error
     if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
@@ -326,7 +326,7 @@ class _Batch:
                 "encode it as numbers first",
             )
         with np.errstate(over="ignore"):
-            return values.to_numpy(zero_copy_only=False).astype(np.float32)
+            return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)
 
     def _lists(self, column: str, width: int) -> npt.NDArray[np.float32]:
         values = self._whole(column, "features")
@@ -356,7 +356,7 @@ class _Batch:
                 f"fill or drop the row ({COUNTED})",
             )
         with np.errstate(over="ignore"):
-            return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
+            return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, width)
 
 
 def check_keys(where: str, batch: pa.RecordBatch, first: int, column: str, kind: pa.DataType) -> pa.Array:
