@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from benchmarks.peers.pyg_tgn import Events
 
 
-def _graph(events: Events, begin: int, end: int, node_width: int) -> Any:
+def graph(events: Events, begin: int, end: int, node_width: int) -> Any:
+    """Return the events `[begin, end)` as TGM's graph, with zero node features of the given width."""
     from tgm import DGraph
     from tgm.data import DGData
 
@@ -82,14 +83,34 @@ class _TGM:
             seed_times_keys=["edge_time", "edge_time", "neg_time"],
         )
         manager.register("run", recency)
+        self.recency = recency
+        self.warm: list[Tensor] = []
         manager.register("run", DeduplicationHook(seed_nodes_keys=["neg", "nbr_nids"]))
-        self.graph = _graph(events, begin, end, node_width)
+        self.graph = graph(events, begin, end, node_width)
         self.manager = manager
         self.loader = DGDataLoader(self.graph, size, hook_manager=manager)
 
+    def warm_up(self, begin: int, end: int) -> None:
+        """Fill the recency buffers with the events `[begin, end)`; each later pass starts from there."""
+        from tgm import DGBatch
+
+        e = self.events
+        for at in range(begin, end, 200):
+            rows = slice(at, min(at + 200, end))
+            batch = DGBatch(e.src[rows].int(), e.dst[rows].int(), e.time[rows], edge_x=e.feature[rows])
+            batch.neg, batch.neg_time = batch.edge_dst, batch.edge_time
+            self.recency(self.graph, batch)
+        self.warm = [buffer.clone() for buffer in self._buffers()]
+
+    def _buffers(self) -> list[Tensor]:
+        hook = self.recency
+        return [hook._nbr_ids, hook._nbr_times, hook._write_pos, hook._nbr_feats]
+
     def batches(self) -> Any:
-        """Yield TGM's own batches, its hooks active and reset."""
+        """Yield TGM's own batches, its hooks active, from the warm buffers if there are any."""
         self.manager.reset_state()
+        for buffer, value in zip(self._buffers(), self.warm, strict=False):
+            buffer.copy_(value)
         with self.manager.activate("run"):
             yield from self.loader
 

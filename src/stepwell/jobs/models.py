@@ -17,7 +17,7 @@ _SETTINGS: dict[str, Callable[[ModelConfig, SamplingConfig], object]] = {
     "tgn": lambda m, s: TGNSettings(m.dim, m.dim, m.dim, m.heads, s.hops, s.k, m.dropout),
     "tgat": lambda m, s: TGATSettings(m.dim, m.dim, m.heads, s.hops, s.k, m.dropout),
     "jodie": lambda m, s: JODIESettings(m.dim, m.dim),
-    "graphmixer": lambda m, s: GraphMixerSettings(m.dim, m.dim, s.k, m.dropout),
+    "graphmixer": lambda m, s: GraphMixerSettings(m.dim, m.dim, s.k),
 }
 """How the usual models take their widths; a model of a plug-in is built with its own defaults."""
 

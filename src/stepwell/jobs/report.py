@@ -111,7 +111,9 @@ def _score_table(result: Result, index: int) -> Table:
     report = result.reports[index]
     names = [(s.name, s.protocol.pooling) for s in report.scores]
     contestants = [(result.name, report), *((n, r) for n, r in result.baselines if r.protocol == report.protocol)]
-    rows = [[name, *(other.score(*metric).value for metric in names)] for name, other in contestants]
+    rows: list[list[str | float]] = [
+        [name, *(other.score(*metric).value for metric in names)] for name, other in contestants
+    ]
     columns = ["model", *(m if pooling == "pooled" else f"{m}, mean over batches" for m, pooling in names)]
     return Table(columns, rows, f"{report.protocol}; {len(report.predictions):,} events")
 

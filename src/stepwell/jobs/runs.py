@@ -139,7 +139,7 @@ def time_parts(experiment: Experiment, batches: int = 60) -> dict[str, float]:
     loop = Loop(links.model, links.training, experiment.loop)
     found: dict[str, float] = {}
     for name, work in (("batches alone", lambda _: None), ("training steps", loop.step)):
-        seconds = []
+        seconds: list[float] = []
         with progress(name, batches + 5, "batches") as task:
             stream = iter(links.training.epoch(0))
             while len(seconds) < batches + 5:

@@ -265,7 +265,7 @@ class Loop:
         with progress(label, total, "batches") as task:
             task.advance(state.batch)
             for batch in self.train.epoch(state.epoch, state.batch):
-                self._step(batch)
+                self.step(batch)
                 state.seconds = before + time.perf_counter() - started
                 self._note(task)
                 for callback in callbacks:
@@ -274,8 +274,8 @@ class Loop:
                     self._save()
         state.loss += self._losses.flush(state)
 
-    def _step(self, batch: Batch) -> None:
-        """Score, differentiate, observe with the parameters that scored, then change them."""
+    def step(self, batch: Batch) -> None:
+        """Learn one batch: score, differentiate, observe with the parameters that scored, then change them."""
         state = self.state
         self._optimizer.zero_grad(set_to_none=True)
         loss = self.objective(self.model, batch)
