@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -58,6 +58,11 @@ class Table:
         """How many rows there are; read from the log, not from the data."""
         return int(self.delta.count())
 
+    @property
+    def by_row(self) -> Literal[True]:
+        """A row is the same whichever rows are read with it."""
+        return True
+
     def __len__(self) -> int:
         return self.num_rows
 
@@ -96,7 +101,7 @@ class Table:
         try:
             import pandas  # noqa: F401 - pyarrow needs it, and our error names the extra
         except ImportError as error:
-            raise MissingExtraError("Table.to_pandas", "pandas", "frames") from error
+            raise MissingExtraError("Table.to_pandas", "pandas", "pandas") from error
         return self.to_arrow(columns).to_pandas()
 
     def to_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -104,7 +109,7 @@ class Table:
         try:
             import polars
         except ImportError as error:
-            raise MissingExtraError("Table.to_polars", "polars", "frames") from error
+            raise MissingExtraError("Table.to_polars", "polars", "polars") from error
         return polars.DataFrame(self.to_arrow(columns))
 
     def head(self, count: int = 5) -> pa.Table:
