@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,7 @@ def check_leak(
 
 def _usual(model: Model) -> Batching:
     k = getattr(model, "k", None)
-    keyed_by = getattr(model, "keyed_by", "node_time")
+    keyed_by: Literal["node", "node_time"] = getattr(model, "keyed_by", "node_time")
 
     def build(log: EventLog) -> Pipeline:
         return Pipeline(

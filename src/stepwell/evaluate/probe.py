@@ -92,8 +92,8 @@ class Probe:
             One pass of the model and `epochs` of a small network; keeps 4 D bytes an event.
         """
         model.forget()
-        parts = [_collect(model, batches) for batches in (train, validation, test)]
-        return self.classify(*parts, protocol)
+        seen, held, asked = (_collect(model, batches) for batches in (train, validation, test))
+        return self.classify(seen, held, asked, protocol)
 
     def classify(
         self, train: Embeddings, validation: Embeddings, test: Embeddings, protocol: Protocol

@@ -264,11 +264,11 @@ def _position(last: _Int64) -> _Float64:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _slot(table: _Int64, key: int) -> int:
+def _slot(table: _Int64, key: int) -> np.int64:
     """Return where `key` is, or the empty place where it belongs."""
     mask = len(table) - 1
     mixed = np.int64(key) * np.int64(_MULTIPLIER)
-    at: int = (mixed ^ (mixed >> 32)) & mask
+    at = (mixed ^ (mixed >> 32)) & mask
     while table[at] != _EMPTY and table[at] != key:
         at = (at + 1) & mask
     return at

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from stepwell.core.batch import Batch, Slice
 from stepwell.core.errors import InvalidValueError, ProtocolError, UnknownNameError
-from stepwell.evaluate import Evaluation, evaluate, p1, p3, split_for
+from stepwell.evaluate import Evaluation, evaluate, p1, p2, p3, split_for
 from stepwell.evaluate.batches import GridBatches, evaluation_for
 from stepwell.nn.baselines import EdgeBank, MostRecent
 from stepwell.storage import EventLog
@@ -171,7 +171,9 @@ def test_without_withheld_nodes_the_parts_are_views():
     assert len(split.train) + len(split.validation) + len(split.test) == 200
 
 
-@pytest.mark.parametrize("protocol", [p1(), p1("validation"), p3(), p3(state="stream")], ids=str)
+@pytest.mark.parametrize(
+    "protocol", [p1(), p1("validation"), p2(), p2(negatives="inductive"), p3(), p3(state="stream")], ids=str
+)
 def test_batches_built_for_a_protocol_give_reproducible_reports(protocol):
     log = small_log(300)
     evaluation = evaluation_for(protocol, split_for(log, protocol), streams=True)
