@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import stepwell
+import stepwell.access.dense
 from stepwell.core import Batch, Slice
 from stepwell.storage import Ragged
 
@@ -30,6 +31,7 @@ def test_the_examples_of_a_module_give_what_they_say(name, tmp_path, monkeypatch
     log = stepwell.EventLog.from_arrays(src=[0, 1, 0, 1], dst=[2, 2, 3, 3], time=[1, 2, 3, 4])
     common = {"stepwell": stepwell, "sw": stepwell, "np": np, "torch": torch, "folder": tmp_path, "log": log}
     common |= {name: getattr(stepwell, name) for name in ("EventLog", "Pipeline", "Recent", "Shuffled", "FixedBatches")}
+    common |= {name: getattr(stepwell.access.dense, name) for name in stepwell.access.dense.__all__}
     common |= {"Slice": Slice, "Batch": Batch, "Ragged": Ragged}
     common["table"] = stepwell.open(tmp_path / "images").write("digits", pa.table({"image": [bytes(784)] * 4}))
     assert doctest.testmod(module, optionflags=FLAGS, extraglobs=common).failed == 0

@@ -37,7 +37,7 @@ class Tokenise(RowStage):
     Example:
         >>> stage = Tokenise("text", size=100, length=3)
         >>> stage(Batch(Slice(0, 0, 0, 2), text=Ragged.of(["To be", "to"]))).array("tokens")[:, 0].tolist()
-        [7, 7]
+        [13, 13]
     """
 
     column: str
