@@ -148,7 +148,7 @@ class Batch:
     def tensor(self, name: str) -> torch.Tensor:
         """Return a field as a tensor (no copy on CPU)."""
         value = self[name]
-        return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.asarray(value))
+        return value if isinstance(value, torch.Tensor) else torch.from_numpy(_owned(np.asarray(value)))
 
     def levels_of(self) -> tuple[Level, ...]:
         """Return `levels` with its type."""
@@ -169,12 +169,17 @@ def _shape(value: object) -> str:
     return str(list(shape)) if shape is not None else ""
 
 
+def _owned(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return an array that torch can hold: contiguous and writable, copied only if it is not (a read-only map)."""
+    return np.require(array, requirements=("C", "W"))
+
+
 def move(value: object, device: torch.device) -> object:
     """Move arrays inside tuples, mappings and dataclasses to `device` as tensors; leave the rest alone."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             return value
-        return torch.from_numpy(np.ascontiguousarray(value)).to(device, non_blocking=True)
+        return torch.from_numpy(_owned(value)).to(device, non_blocking=True)
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
