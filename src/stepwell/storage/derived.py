@@ -12,8 +12,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ MANIFEST = "manifest.json"
 
 Arrays: TypeAlias = "dict[str, npt.NDArray[np.generic]]"
 
+T = TypeVar("T", bound=np.generic)
+
 log = logger(__name__)
 
 
@@ -37,12 +40,10 @@ class ArrayWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def create(
-        self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike
-    ) -> np.memmap[tuple[int, ...], np.dtype[np.generic]]:
+    def create(self, name: str, shape: tuple[int, ...], dtype: type[T] | np.dtype[T]) -> npt.NDArray[T]:
         """Return a zeroed array `<name>.npy`; raises `OSError` if the disk has no room for it."""
         path = self.folder / f"{name}.npy"
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        array: npt.NDArray[T] = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
         with path.open("rb+") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
         return array
@@ -82,7 +83,9 @@ def write_arrays(folder: Path, build: Callable[[ArrayWriter], None]) -> None:
     aside.mkdir()
     try:
         build(ArrayWriter(aside))
-        files: dict[str, Json] = {path.name: _describe(path) for path in sorted(aside.glob("*.npy"))}
+        paths = sorted(aside.glob("*.npy"))
+        with ThreadPoolExecutor(2) as pool:
+            files: dict[str, Json] = dict(zip([path.name for path in paths], pool.map(_describe, paths), strict=True))
         (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
         for path in (*aside.iterdir(), aside):
             sync(path)

@@ -8,6 +8,7 @@ of both its ends (a self-loop once), or only in its source's row if the log is d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +74,48 @@ class TemporalCSR:
                 "time", len(times), f"as long as `src` ({len(sources)}) and `dst` ({len(destinations)})"
             )
         count = check_num_nodes(sources, destinations, num_nodes)
-        return cls(*build_tcsr(sources, destinations, times, count, directed=directed))
+        indptr, neighbor, event, row_time = build_tcsr(sources, destinations, times, count, directed=directed)
+        return cls(indptr, neighbor.astype(np.int32, copy=False), event.astype(np.int32, copy=False), row_time)
+
+    @classmethod
+    def build(
+        cls,
+        folder: str | Path,
+        src: npt.NDArray[np.int32],
+        dst: npt.NDArray[np.int32],
+        time: Ids,
+        num_nodes: int,
+        *,
+        directed: bool = False,
+        budget: str | int = "1GiB",
+    ) -> TemporalCSR:
+        """Build the index of sorted events into a folder of memory-mapped files, out of memory.
+
+        The folder appears whole or not at all, with a manifest of checksums; one that is there already is opened.
+
+        Args:
+            folder: Where the index goes.
+            src: Source nodes, int32 `[E]`, within `[0, N)`; may be memory-mapped like the two below.
+            dst: Destination nodes, int32 `[E]`.
+            time: Times, int64 `[E]`, ascending.
+            num_nodes: N.
+            directed: Whether an event stands in its source's row only.
+            budget: Private memory to use; mapped pages of files do not count.
+
+        Raises:
+            InvalidValueError: If an id is out of range.
+            OSError: If the disk has no room.
+
+        Cost: `1 + 16 M / budget` passes over the events, for M entries; the index is written once and read once for
+        its checksums.
+        """
+        from stepwell.storage.build import SortedEvents, build_rows
+        from stepwell.storage.derived import open_or_build
+        from stepwell.storage.units import to_bytes
+
+        events = SortedEvents(src, dst, time, num_nodes, directed)
+        arrays = open_or_build(Path(folder), lambda writer: build_rows(events, writer, budget_bytes=to_bytes(budget)))
+        return cls(**arrays)  # type: ignore[arg-type]
 
     @property
     def num_nodes(self) -> int:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
 _LEAST = 64 << 20
+_INT32: np.dtype[np.generic] = np.dtype(np.int32)
+_INT64: np.dtype[np.generic] = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -140,17 +142,10 @@ class Sorter:
         import pyarrow.parquet as pq
 
         extra = [name for name in pq.read_schema(spill.events).names if name in ("label", "type")]
-        kinds = {
-            "label": pq.read_schema(spill.events).field("label").type.to_pandas_dtype() if "label" in extra else None
-        }
-        dtypes = {
-            "event_id": np.int64,
-            "src": np.int32,
-            "dst": np.int32,
-            "time": np.int64,
-            "type": np.int16,
-            "label": kinds["label"],
-        }
+        dtypes: dict[str, np.dtype[np.generic]] = {"event_id": _INT64, "time": _INT64, "src": _INT32, "dst": _INT32}
+        dtypes["type"] = np.dtype(np.int16)
+        if "label" in extra:
+            dtypes["label"] = np.dtype(pq.read_schema(spill.events).field("label").type.to_pandas_dtype())
         names = ["event_id", "src", "dst", "time", *extra]
         arrays = {name: writer.create(name, (spill.num_events,), dtypes[name]) for name in names}
         query = (
@@ -165,7 +160,7 @@ class Sorter:
             for name, array in arrays.items():
                 array[place : place + batch.num_rows] = batch.column(name).to_numpy(zero_copy_only=False)
             place += batch.num_rows
-        return Events.of(arrays)  # type: ignore[arg-type]
+        return Events.of(arrays)
 
     def node_of(self, file: Path) -> Iterator[npt.NDArray[np.int64]]:
         """Yield the nodes of a Parquet file's (row, type, key), in its order."""

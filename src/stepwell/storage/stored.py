@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,7 +21,7 @@ import pyarrow as pa
 from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError
 from stepwell.core.settings import settings
-from stepwell.storage.build import build_rows, update_rows
+from stepwell.storage.build import SortedEvents, build_rows, update_rows
 from stepwell.storage.derived import MANIFEST, Arrays, ArrayWriter, folder_of, open_arrays, open_or_build
 from stepwell.storage.events import EventLog, Snapshot
 from stepwell.storage.files import BATCH_ROWS
@@ -125,7 +126,13 @@ class _Stored:
     # Building -----------------------------------------------------------------------------------------------------
 
     def _build_columns(self, writer: ArrayWriter) -> None:
-        kinds = {"event_id": np.int64, "src": np.int32, "dst": np.int32, "time": np.int64, "type": np.int16}
+        kinds: dict[str, type[np.generic]] = {
+            "event_id": np.int64,
+            "src": np.int32,
+            "dst": np.int32,
+            "time": np.int64,
+            "type": np.int16,
+        }
         names = [name for name in self.table.schema.names if name != "position"]
         if "label" in names:
             kinds["label"] = self.table.schema.field("label").type.to_pandas_dtype()
@@ -181,20 +188,27 @@ class _Stored:
 
     def _build_index(self, writer: ArrayWriter) -> None:
         columns, parent = self.columns(), self.parent()
-        src, dst, time = columns["src"], columns["dst"], columns["time"]
-        num_nodes, directed = self.schema.num_nodes, self.schema.directed
+        events = SortedEvents(
+            src=cast("npt.NDArray[np.int32]", columns["src"]),
+            dst=cast("npt.NDArray[np.int32]", columns["dst"]),
+            time=cast("Ids", columns["time"]),
+            num_nodes=self.schema.num_nodes,
+            directed=self.schema.directed,
+        )
         if parent is not None and (parent.folder("tcsr") / MANIFEST).exists():
             moved = self._places(writer)[parent.columns()["event_id"]]
-            late = np.flatnonzero(columns["event_id"] >= parent.schema.next_id)
-            update_rows(
-                parent.index(), moved, (src[late], dst[late], time[late], late), num_nodes, writer, directed=directed
-            )
+            late = np.flatnonzero(cast("Ids", columns["event_id"]) >= parent.schema.next_id)
+            added = replace(events, src=events.src[late], dst=events.dst[late], time=events.time[late])
+            update_rows(parent.index(), moved, added, late, writer)
             return
-        build_rows(src, dst, time, num_nodes, writer, directed=directed, budget_bytes=self.budget_bytes)
+        build_rows(events, writer, budget_bytes=self.budget_bytes)
 
 
 def _take_over(
-    old: npt.NDArray[np.generic], event_id: npt.NDArray[np.generic], place: Ids, matrix: npt.NDArray[np.generic]
+    old: npt.NDArray[np.generic],
+    event_id: npt.NDArray[np.generic],
+    place: npt.NDArray[np.int32],
+    matrix: npt.NDArray[np.generic],
 ) -> None:
     step = max(1, (16 << 20) // max(1, 4 * old.shape[1]))
     for begin in range(0, len(old), step):
@@ -234,4 +248,4 @@ def _find_keys(nodes: Table, num_nodes: int, ids: Ids) -> npt.NDArray[np.generic
             else np.zeros(len(node), bool)
         )
         found[row[hit]] = batch.column("key").filter(pa.array(hit)).to_numpy(zero_copy_only=False)
-    return cast("npt.NDArray[np.generic]", found[inverse.reshape(ids.shape)])
+    return found[inverse.reshape(ids.shape)]

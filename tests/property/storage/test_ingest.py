@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -79,4 +80,4 @@ def test_views_see_what_slices_of_the_columns_see(events, cut):
     assert np.concatenate([first.time, second.time]).tolist() == log.time.tolist()
     parts = log.split()
     assert sum(len(part) for part in parts) == len(log)
-    assert all(a.time[-1] < b.time[0] for a, b in zip(parts[:-1], parts[1:], strict=True) if len(a) and len(b))
+    assert all(a.time[-1] < b.time[0] for a, b in pairwise(parts) if len(a) and len(b))
