@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import stepwell
 from benchmarks import render
 from stepwell.cli import main
 
@@ -81,6 +82,11 @@ def test_every_package_has_a_concepts_page():
     packages = {p.parent.name for p in (ROOT / "src" / "stepwell").glob("*/__init__.py")}
     pages = {page.stem for page in (ROOT / "docs" / "concepts").glob("*.md")}
     assert packages - pages <= {"recipes", "datasets", "testing"}
+
+
+def test_every_name_at_the_front_door_is_in_the_reference():
+    text = (ROOT / "docs" / "reference" / "stepwell.md").read_text()
+    assert [one for one in stepwell.__all__ if f"`{one}`" not in text] == []
 
 
 def test_every_extra_that_an_error_names_can_be_installed():
