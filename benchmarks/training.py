@@ -19,10 +19,12 @@ class Given:
     """Negatives looked up by event position, so that all contestants see the same ones.
 
     Args:
-        negative: int64 `[E]` or `[E, C - 1]`, one row an event of the log.
+        negative: int64 `[E]` or `[E, C - 1]`, one row an event.
+        begin: Position of the first row's event.
     """
 
-    def __init__(self, negative: torch.Tensor) -> None:
+    def __init__(self, negative: torch.Tensor, begin: int = 0) -> None:
+        self.begin = begin
         self.negative = (negative if negative.ndim == 2 else negative[:, None]).numpy()
 
     @property
@@ -32,7 +34,7 @@ class Given:
 
     def draw(self, log: EventLog, batch: Batch, draw: Draw) -> Ids:
         """Return the negatives of the batch's events."""
-        found: Ids = self.negative[batch.array("event")]
+        found: Ids = self.negative[batch.array("event") - self.begin]
         return found
 
 

@@ -89,6 +89,22 @@ class PyGTGN:
         self.memory.reset_state()
         self.loader.reset_state()
 
+    def state(self) -> tuple[Tensor | dict[int, tuple[Tensor, ...]], ...]:
+        """Return a copy of memory, message stores and neighbours."""
+        m, n = self.memory, self.loader
+        stores = (dict(m.msg_s_store), dict(m.msg_d_store))
+        return (m.memory.clone(), m.last_update.clone(), *stores, n.neighbors.clone(), n.e_id.clone(), n.cur_e_id)
+
+    def restore(self, state: tuple[Tensor | dict[int, tuple[Tensor, ...]], ...]) -> None:
+        """Return to a copied state, which stays valid."""
+        m, n = self.memory, self.loader
+        m.memory.copy_(state[0])
+        m.last_update.copy_(state[1])
+        m.msg_s_store, m.msg_d_store = dict(state[2]), dict(state[3])
+        n.neighbors.copy_(state[4])
+        n.e_id.copy_(state[5])
+        n.cur_e_id = state[6]
+
     def embed(self, nodes: Tensor) -> Tensor:
         """Embed distinct nodes; `assoc` then maps a node to its row."""
         n_id, edges, e_id = self.loader(nodes)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
 from stepwell import datasets as named
 from stepwell import jobs, recipes, storage
 from stepwell.core.errors import InvalidValueError, UnknownNameError
@@ -114,7 +116,8 @@ def evaluate(options: Options) -> int:
 def predict(options: Options) -> int:
     """Score rows of (source, destination, time)."""
     source = storage.open_source(options.pairs)
-    table = jobs.open_run(Path(options.folder)).predict(source)
+    pairs = pa.Table.from_batches(source.batches(), schema=source.schema)
+    table = jobs.open_run(Path(options.folder)).predict(pairs)
     out = jobs.write_predictions(table, Path(options.out))
     if options.json:
         return _json({"rows": table.num_rows, "out": str(out)})

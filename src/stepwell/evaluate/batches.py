@@ -63,6 +63,7 @@ def evaluation_for(
     *,
     sampler: Sampler | None = None,
     hops: int = 1,
+    hop_time: Literal["edge", "root"] = "edge",
     keyed_by: Literal["node_time", "node"] = "node_time",
     negatives: Negatives | None = None,
     streams: bool = False,
@@ -76,6 +77,7 @@ def evaluation_for(
         split: From `split_for` with the same protocol family.
         sampler: The model's; None for models that look at no neighbours.
         hops: Levels of neighbours.
+        hop_time: When a neighbour is asked in turn.
         keyed_by: What is a distinct target.
         negatives: Those of a file, where the protocol says so.
         streams: Whether the model has `stream`; then streaming state needs no batches of one event.
@@ -93,6 +95,7 @@ def evaluation_for(
         sampler=sampler,
         hops=hops,
         as_of=protocol.as_of,
+        hop_time=hop_time,
         keyed_by=keyed_by,
         prefetch=prefetch,
         seed=protocol.seed,

@@ -221,7 +221,10 @@ class LinkPrediction:
     def _loop(self) -> Loop:
         protocol = self._protocol(self.experiment.evaluation.protocol).on("validation")
         validation = self._evaluation(protocol)
-        return Loop(self.model, self.training, self.experiment.loop, validation, self.folder)
+        config = self.experiment.loop
+        if config.monitor not in protocol.metrics:
+            config = replace(config, monitor=protocol.metrics[0])
+        return Loop(self.model, self.training, config, validation, self.folder)
 
     def _load(self, name: str) -> None:
         if self.folder is None:
@@ -232,7 +235,7 @@ class LinkPrediction:
         """Return a protocol for the test, with the nodes withheld that this run withholds."""
         size = self.experiment.evaluation.batch_size
         if name == "p3":
-            chosen = p3("test", batch_size=size, grid="part")
+            chosen = p3("test", batch_size=size, grid="log")
             withheld = 0.0 if self.experiment.evaluation.protocol == "p3" else p1().withheld
             chosen = replace(chosen, withheld=withheld)
         else:
@@ -259,6 +262,7 @@ class LinkPrediction:
             replace(self.split, test=self.split.test[:limit]) if limit else self.split,
             sampler=build_sampler(sampling, self.log) if sample else None,
             hops=sampling.hops,
+            hop_time=sampling.hop_time,
             keyed_by="node" if once else "node_time",
             prefetch=self.experiment.batches.prefetch,
             device=self.device,
@@ -274,13 +278,14 @@ class LinkPrediction:
                 self.model.observe(batch)
 
     def _baselines(self) -> tuple[tuple[str, Report], ...]:
-        """Score what needs no training; it has observed all events before the test."""
+        """Score what needs no training; it has observed what the model has: training and validation events."""
         found = []
         limit = self.experiment.evaluation.ranking
         for protocol in (evaluation.protocol for evaluation in self._tests()):
             ranked = limit if protocol.negatives == "all" else 0
             for name, baseline in (("edgebank", EdgeBank()), ("most recent", MostRecent()), ("popularity", PopTrack())):
-                for batch in Pipeline(self.log[: self.split.test.begin], FixedBatches(5_000), prefetch=0):
-                    baseline.observe(batch)
+                for part in (self.split.train, self.split.validation):
+                    for batch in Pipeline(part, FixedBatches(5_000), prefetch=0):
+                        baseline.observe(batch)
                 found.append((name, self._evaluation(protocol, sample=False, limit=ranked)(baseline)))
         return tuple(found)

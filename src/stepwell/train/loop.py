@@ -351,7 +351,7 @@ class Loop:
 
 
 def _adam(model: torch.nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """Return Adam in one fused kernel a step; a loop over a TGN's 20 tensors takes 4 times as long on two cores."""
+    """Return Adam in one fused kernel a step, which beats a loop over the tensors."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise InvalidValueError("model", type(model).__name__, "a module with parameters to train")

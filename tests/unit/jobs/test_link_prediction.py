@@ -1,0 +1,144 @@
+"""A whole run: planned, trained, scored beside baselines, written, opened, asked."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stepwell import storage
+from stepwell.core.errors import CheckpointError, DataError, InvalidValueError, UnknownNameError
+from stepwell.core.overrides import override
+from stepwell.datasets.synthetic import Habits, habits
+from stepwell.jobs import Experiment, link_prediction, node_classification, open_run, run, time_parts
+from stepwell.recipes import recipes
+from stepwell.storage import EventLog
+
+SMALL = Habits(users=40, items=25, events=1_200, days=12, bursts=8, follow=0.4, features=2)
+SET = ["model.dim=16", "loop.epochs=2", "loop.learning_rate=1e-3", "evaluation.ranking=100", "batches.size=100"]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lake")
+    columns = {"src": ("user", "user"), "dst": ("item", "item"), "label": "label", "features": ["features"]}
+    storage.open(folder).events("small", habits(SMALL), time="time", **columns)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experiment(lake: Path) -> Experiment:
+    return override(Experiment(), ["data.name=small", f"data.lake={lake}", *SET])
+
+
+@pytest.fixture(scope="module")
+def log(lake: Path) -> EventLog:
+    return storage.open(lake).events("small")
+
+
+@pytest.fixture(scope="module")
+def folder(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    run(experiment, folder)
+    return folder
+
+
+def test_a_run_leaves_everything_about_itself_in_its_folder(folder: Path) -> None:
+    left = {path.name for path in folder.iterdir()}
+    assert {"experiment.json", "result.json", "predictions.parquet", "report.html", "best", "last", "current"} <= left
+    page = (folder / "report.html").read_text()
+    assert "Learning curve" in page and "edgebank" in page and "Neighbors" in page
+
+
+def test_predictions_hold_one_row_for_each_test_event(folder: Path, log: EventLog) -> None:
+    assert pq.read_table(folder / "predictions.parquet").num_rows == len(log.split().test)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(folder: Path, experiment: Experiment) -> None:
+    with pytest.raises(InvalidValueError, match="--resume"):
+        run(experiment, folder)
+
+
+def test_an_opened_run_repeats_its_scores(folder: Path) -> None:
+    again = {s.name: s.value for s in open_run(folder).evaluate("p1") if s.protocol.pooling == "pooled"}
+    import json
+
+    rows = json.loads((folder / "result.json").read_text())["scores"]
+    first = {r["metric"]: r["value"] for r in rows[:4] if r["pooling"] == "pooled"}
+    assert again == pytest.approx(first)
+
+
+def test_pairs_in_the_users_own_keys_get_probabilities(folder: Path, log: EventLog) -> None:
+    end = int(log.time[-1])
+    asked = pa.table({"src": [0, 1], "dst": [3, 4], "time": [end + 5, end + 9]})
+    scores = open_run(folder).predict(asked)["score"].to_numpy()
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ({"src": [0], "dst": [1]}, "time"),
+        ({"src": [999], "dst": [1], "time": [2**40]}, "never occurred"),
+        ({"src": [0], "dst": [1], "time": [0]}, "last event"),
+    ],
+)
+def test_pairs_that_cannot_be_answered_are_refused(folder: Path, pairs: dict[str, list[int]], words: str) -> None:
+    with pytest.raises((DataError, InvalidValueError), match=words):
+        open_run(folder).predict(pa.table(pairs))
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="stepwell train"):
+        open_run(tmp_path)
+
+
+def test_the_plan_shows_predicted_and_after_a_run_measured_figures(log: EventLog, experiment: Experiment) -> None:
+    job = link_prediction(log, experiment=override(experiment, ["loop.epochs=1"]))
+    before = str(job.plan)
+    assert "predicted" in before and "measured" not in before and "Neighbors" in before
+    result = job.fit()
+    assert "measured" in str(result.plan)
+    assert all(node.measured is not None for _, node in result.plan.rows())
+
+
+def test_scores_stand_beside_what_needs_no_training(log: EventLog, experiment: Experiment) -> None:
+    result = link_prediction(log, experiment=override(experiment, ["loop.epochs=1"])).fit()
+    for name in ("edgebank", "most recent", "popularity", "P1", "P3", "mrr"):
+        assert name in result.table
+
+
+@pytest.mark.parametrize("model", ["tgn", "tgat", "jodie", "graphmixer"])
+def test_every_model_trains_with_features_and_without(log: EventLog, experiment: Experiment, model: str) -> None:
+    bare = EventLog.from_arrays(log.src, log.dst, log.time, num_nodes=log.num_nodes)
+    chosen = override(experiment, [f"model.name={model}", "loop.epochs=1", "sampling.k=3", "evaluation.ranking=50"])
+    for one in (log[:600], bare[:600]):
+        one = EventLog.from_arrays(one.src, one.dst, one.time, num_nodes=log.num_nodes)
+        assert np.isfinite(link_prediction(one, experiment=chosen).fit().history[0].loss)
+
+
+def test_an_unknown_model_suggests_the_near_one(log: EventLog, experiment: Experiment) -> None:
+    with pytest.raises(UnknownNameError, match="tgat"):
+        link_prediction(log, experiment=override(experiment, ["model.name=tgaat"])).fit()
+
+
+def test_labels_are_classified_from_frozen_embeddings(log: EventLog, experiment: Experiment) -> None:
+    result = node_classification(log, experiment=override(experiment, ["loop.epochs=1"])).fit()
+    assert 0 <= result.labels[0].value <= 1 and "labels" in result.table
+
+
+def test_a_log_without_labels_cannot_be_classified(log: EventLog) -> None:
+    with pytest.raises(InvalidValueError, match="label"):
+        node_classification(EventLog.from_arrays(log.src, log.dst, log.time))
+
+
+def test_parts_are_timed(experiment: Experiment) -> None:
+    rows = time_parts(experiment, batches=3)
+    assert all(value > 0 for value in rows.values()) and len(rows) == 4
+
+
+@pytest.mark.parametrize("name", list(recipes))
+def test_every_recipe_survives_json(name: str) -> None:
+    experiment = recipes[name]()
+    assert Experiment.from_json(experiment.to_json()) == experiment
