@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from stepwell.kernels.smooth import cosine, sine
 from stepwell.kernels.threads import launch
 
 _BLOCKS = 16
@@ -71,7 +72,8 @@ def attend(
         Sums `[H, U, P]` and total weights `[H, U]`; both are 0 for a target without neighbours.
 
     Cost:
-        O(U K H P) multiplications, forward and twice that backward; U K (T + H) floats of memory beside the results.
+        O(U K H P) multiplications, forward and twice that backward; 2 U K H floats of memory beside
+        the results; the time encoding is never stored.
     """
     if u.device.type != "cpu":
         return attend_reference(u, h, clock, x, places, scale, keep)
@@ -101,7 +103,7 @@ def attend_reference(
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         u: torch.Tensor,
         h: torch.Tensor,
@@ -116,278 +118,170 @@ class _Attend(torch.autograd.Function):
         keep: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         u, h = u.contiguous(), h.contiguous()
-        angle = torch.addcmul(phase, dt[..., None], omega)
-        phi = torch.cos(angle)
         weight = u.new_empty(*mask.shape, len(u))
-        out = torch.empty_like(u)
-        total = u.new_empty(u.shape[:2])
+        out, total = torch.empty_like(u), u.new_empty(u.shape[:2])
         factor = keep if keep is not None else u.new_empty(0, 0, 0)
-        launch(
-            u.shape[1],
-            out.numel() * mask.shape[1],
-            _forward,
-            _forward_parallel,
-            *(t.detach().numpy() for t in (u, h, phi, x, neighbor_row, event_row, mask, factor)),
-            np.float32(scale),
-            weight.numpy(),
-            out.numpy(),
-            total.numpy(),
-        )
+        saved = (u, h, omega, phase, x, neighbor_row, event_row, mask, dt, factor, weight)
+        work = out.numel() * mask.shape[1]
+        launch(len(mask), work, _forward, _forward_parallel, _arrays(*saved, out, total), np.float32(scale))
         ctx.scale = scale  # type: ignore[attr-defined]
-        ctx.save_for_backward(u, h, angle, phi, x, neighbor_row, event_row, mask, dt, weight, factor)
+        ctx.save_for_backward(*saved)
         return out, total
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, g_out: torch.Tensor, g_total: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        u, h, angle, phi, x, neighbor_row, event_row, mask, dt, weight, factor = ctx.saved_tensors  # type: ignore[attr-defined]
+        saved = ctx.saved_tensors  # type: ignore[attr-defined]
+        u, h, omega, _, _, neighbor_row, _, mask, _, factor, weight = saved
         needs = ctx.needs_input_grad  # type: ignore[attr-defined]
         g_out, g_total = g_out.contiguous(), g_total.contiguous()
-        g_u = torch.empty_like(u)
-        g_score = torch.empty_like(weight)
-        learned = needs[2] or needs[3]
-        sine = torch.sin(angle) if learned else angle.new_empty(0, 0, 0)
-        g_clock = u.new_zeros(_BLOCKS, 2, phi.shape[2])
-        arrays = (u, h, phi, x, neighbor_row, event_row, mask, factor, weight, g_out, g_total, dt, sine)
-        launch(
-            _BLOCKS,
-            u.numel() * mask.shape[1],
-            _backward,
-            _backward_parallel,
-            *(t.detach().numpy() for t in arrays),
-            np.float32(ctx.scale),  # type: ignore[attr-defined]
-            g_u.numpy(),
-            g_score.numpy(),
-            g_clock.numpy(),
-        )
+        g_u, g_score = torch.empty_like(u), torch.empty_like(weight)
+        g_clock = u.new_zeros(_BLOCKS if needs[2] or needs[3] else 0, 2, len(omega))
+        arrays = _arrays(*saved, g_out, g_total, g_u, g_score, g_clock)
+        scale = np.float32(ctx.scale)  # type: ignore[attr-defined]
+        launch(_BLOCKS, u.numel() * mask.shape[1], _backward, _backward_parallel, arrays, scale)
         g_h = None
-        if needs[1] and h.shape[1]:
-            g_h = torch.empty_like(h)
-            begin, owned = _by_row(neighbor_row.numpy(), mask.numpy(), len(h))
-            arrays = (u, factor, weight, g_out, g_score)
-            launch(
-                len(h),
-                h.numel() * 8,
-                _backward_rows,
-                _backward_rows_parallel,
-                begin,
-                owned,
-                *(t.detach().numpy() for t in arrays),
-                g_h.numpy(),
-            )
-        elif needs[1]:
+        if needs[1]:
             g_h = torch.zeros_like(h)
-        g_omega, g_phase = g_clock.sum(0) if learned else (None, None)
+            owners = _by_row(neighbor_row.numpy(), mask.numpy(), len(h))
+            arrays = (*owners, *_arrays(u, factor, weight, g_out, g_score, g_h))
+            launch(len(h), mask.numel() * h.shape[1], _backward_rows, _backward_rows_parallel, arrays)
+        g_omega, g_phase = g_clock.sum(0) if len(g_clock) else (None, None)
         return g_u, g_h, g_omega, g_phase, None, None, None, None, None, None, None
 
 
-@njit(cache=True, nogil=True, inline="always", fastmath=True)
-def _dot(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(t.detach().contiguous().numpy() for t in tensors)
+
+
+# Jitted code is typed by Numba. Arrays come as one tuple.
+# ruff: noqa: ANN001, ANN202
+
+
+@njit(inline="always", fastmath=True)
+def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for i in range(len(b)):
         total += a[i] * b[i]
     return total
 
 
-@njit(cache=True, nogil=True, inline="always", fastmath=True)
-def _add(out, factor, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(inline="always", fastmath=True)
+def _add(out, factor, row):  # type: ignore[no-untyped-def]
     for i in range(len(row)):
         out[i] += factor * row[i]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _forward(first, last, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    num_heads, num_targets, _ = u.shape
-    width, time_width = h.shape[1], phi.shape[2]
+@njit(inline="always", fastmath=True)
+def _pack(i, h, omega, phase, x, neighbor_row, event_row, mask, dt, place, rows):  # type: ignore[no-untyped-def]
+    """Write the raw rows `[h | phi | x]` of a target's events beside each other; return how many there are."""
+    width, time_width = h.shape[1], len(omega)
+    count = 0
+    for k in range(mask.shape[1]):
+        if mask[i, k]:
+            place[count] = k
+            row, source = rows[count], h[neighbor_row[i, k]]
+            for d in range(width):
+                row[d] = source[d]
+            row, age = row[width:], dt[i, k]
+            for t in range(time_width):
+                row[t] = cosine(age * omega[t] + phase[t])
+            if x.shape[1]:
+                row, source = row[time_width:], x[event_row[i, k]]
+                for f in range(x.shape[1]):
+                    row[f] = source[f]
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _forward(first, last, arrays, scale):  # type: ignore[no-untyped-def]
+    u, h, omega, phase, x, neighbor_row, event_row, mask, dt, keep, weight, out, total = arrays
+    place = np.empty(mask.shape[1], np.int64)
+    rows = np.empty((mask.shape[1], u.shape[2]), np.float32)
     for i in range(first, last):
-        for head in range(num_heads):
-            u_h, u_phi, u_x = (
-                u[head, i, :width],
-                u[head, i, width : width + time_width],
-                u[head, i, width + time_width :],
-            )
+        count = _pack(i, h, omega, phase, x, neighbor_row, event_row, mask, dt, place, rows)
+        for head in range(len(u)):
             top = np.float32(-np.inf)
-            for k in range(mask.shape[1]):
-                weight[i, k, head] = 0.0
-                if mask[i, k]:
-                    score = _dot(u_h, h[neighbor_row[i, k]]) + _dot(u_phi, phi[i, k])
-                    if len(u_x):
-                        score += _dot(u_x, x[event_row[i, k]])
-                    score *= scale
-                    weight[i, k, head] = score
-                    top = max(top, score)
+            for j in range(count):
+                score = _dot(u[head, i], rows[j]) * scale
+                weight[i, place[j], head] = score
+                top = max(top, score)
             norm = np.float32(0.0)
-            for k in range(mask.shape[1]):
-                if mask[i, k]:
-                    weight[i, k, head] = np.exp(weight[i, k, head] - top)
-                    norm += weight[i, k, head]
-            o_h, o_phi, o_x = (
-                out[head, i, :width],
-                out[head, i, width : width + time_width],
-                out[head, i, width + time_width :],
-            )
-            out[head, i, :] = 0.0
+            for j in range(count):
+                raised = np.exp(weight[i, place[j], head] - top)
+                weight[i, place[j], head] = raised
+                norm += raised
+            out[head, i, :] = np.float32(0.0)
             summed = np.float32(0.0)
-            for k in range(mask.shape[1]):
-                if mask[i, k]:
-                    weight[i, k, head] /= norm
-                    a = weight[i, k, head]
-                    if len(keep):
-                        a *= keep[i, k, head]
-                    summed += a
-                    _add(o_h, a, h[neighbor_row[i, k]])
-                    _add(o_phi, a, phi[i, k])
-                    if len(u_x):
-                        _add(o_x, a, x[event_row[i, k]])
+            for j in range(count):
+                k = place[j]
+                weight[i, k, head] /= norm
+                a = weight[i, k, head]
+                if len(keep):
+                    a *= keep[i, k, head]
+                summed += a
+                _add(out[head, i], a, rows[j])
             total[head, i] = summed
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _forward_parallel(threads, rows, u, h, phi, x, neighbor_row, event_row, mask, keep, scale, weight, out, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _forward_parallel(threads, size, arrays, scale):  # type: ignore[no-untyped-def]
     for part in prange(threads):
-        _forward(
-            rows * part // threads,
-            rows * (part + 1) // threads,
-            u,
-            h,
-            phi,
-            x,
-            neighbor_row,
-            event_row,
-            mask,
-            keep,
-            scale,
-            weight,
-            out,
-            total,
-        )
+        _forward(size * part // threads, size * (part + 1) // threads, arrays, scale)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _backward(
-    first,
-    last,
-    u,
-    h,
-    phi,
-    x,
-    neighbor_row,
-    event_row,
-    mask,
-    keep,
-    weight,
-    g_out,
-    g_total,
-    dt,
-    sine,
-    scale,
-    g_u,
-    g_score,
-    g_clock,
-):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    num_heads, num_targets, _ = u.shape
-    width, time_width = h.shape[1], phi.shape[2]
-    num_blocks = len(g_clock)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _backward(first, last, arrays, scale):  # type: ignore[no-untyped-def]
+    u, h, omega, phase, x, neighbor_row, event_row, mask, dt, keep, weight = arrays[:11]
+    g_out, g_total, g_u, g_score, g_clock = arrays[11:]
+    width, end = h.shape[1], h.shape[1] + len(omega)
+    place = np.empty(mask.shape[1], np.int64)
+    rows = np.empty((mask.shape[1], u.shape[2]), np.float32)
+    g_phi = np.empty(len(omega), np.float32)
     for block in range(first, last):
-        scratch = np.empty(time_width, np.float32)
-        for i in range(num_targets * block // num_blocks, num_targets * (block + 1) // num_blocks):
-            for head in range(num_heads):
-                g_h, g_phi, g_x = (
-                    g_out[head, i, :width],
-                    g_out[head, i, width : width + time_width],
-                    g_out[head, i, width + time_width :],
-                )
+        for i in range(len(mask) * block // _BLOCKS, len(mask) * (block + 1) // _BLOCKS):
+            count = _pack(i, h, omega, phase, x, neighbor_row, event_row, mask, dt, place, rows)
+            for head in range(len(u)):
                 mean = np.float32(0.0)
-                for k in range(mask.shape[1]):
-                    g_score[i, k, head] = 0.0
-                    if mask[i, k]:
-                        g = g_total[head, i] + _dot(g_h, h[neighbor_row[i, k]]) + _dot(g_phi, phi[i, k])
-                        if len(g_x):
-                            g += _dot(g_x, x[event_row[i, k]])
+                for j in range(count):
+                    g = g_total[head, i] + _dot(g_out[head, i], rows[j])
+                    if len(keep):
+                        g *= keep[i, place[j], head]
+                    g_score[i, place[j], head] = g
+                    mean += g * weight[i, place[j], head]
+                g_u[head, i, :] = np.float32(0.0)
+                for j in range(count):
+                    k = place[j]
+                    g = weight[i, k, head] * (g_score[i, k, head] - mean) * scale
+                    g_score[i, k, head] = g
+                    _add(g_u[head, i], g, rows[j])
+            if len(g_clock):
+                for j in range(count):
+                    k = place[j]
+                    g_phi[:] = np.float32(0.0)
+                    for head in range(len(u)):
+                        a = weight[i, k, head]
                         if len(keep):
-                            g *= keep[i, k, head]
-                        g_score[i, k, head] = g
-                        mean += g * weight[i, k, head]
-                d_h, d_phi, d_x = (
-                    g_u[head, i, :width],
-                    g_u[head, i, width : width + time_width],
-                    g_u[head, i, width + time_width :],
-                )
-                g_u[head, i, :] = 0.0
-                for k in range(mask.shape[1]):
-                    if mask[i, k]:
-                        s = weight[i, k, head] * (g_score[i, k, head] - mean) * scale
-                        g_score[i, k, head] = s
-                        _add(d_h, s, h[neighbor_row[i, k]])
-                        _add(d_phi, s, phi[i, k])
-                        if len(d_x):
-                            _add(d_x, s, x[event_row[i, k]])
-            if len(sine):
-                for k in range(mask.shape[1]):
-                    if mask[i, k]:
-                        scratch[:] = 0.0
-                        for head in range(num_heads):
-                            a = weight[i, k, head]
-                            if len(keep):
-                                a *= keep[i, k, head]
-                            _add(scratch, a, g_out[head, i, width : width + time_width])
-                            _add(scratch, g_score[i, k, head], u[head, i, width : width + time_width])
-                        age = dt[i, k]
-                        for t in range(time_width):
-                            g = -sine[i, k, t] * scratch[t]
-                            g_clock[block, 0, t] += g * age
-                            g_clock[block, 1, t] += g
+                            a *= keep[i, k, head]
+                        _add(g_phi, a, g_out[head, i, width:end])
+                        _add(g_phi, g_score[i, k, head], u[head, i, width:end])
+                    age = dt[i, k]
+                    for t in range(len(omega)):
+                        g = g_phi[t] * -sine(age * omega[t] + phase[t])
+                        g_clock[block, 0, t] += g * age
+                        g_clock[block, 1, t] += g
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _backward_parallel(
-    threads,
-    rows,
-    u,
-    h,
-    phi,
-    x,
-    neighbor_row,
-    event_row,
-    mask,
-    keep,
-    weight,
-    g_out,
-    g_total,
-    dt,
-    sine,
-    scale,
-    g_u,
-    g_score,
-    g_clock,
-):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _backward_parallel(threads, size, arrays, scale):  # type: ignore[no-untyped-def]
     for part in prange(threads):
-        _backward(
-            rows * part // threads,
-            rows * (part + 1) // threads,
-            u,
-            h,
-            phi,
-            x,
-            neighbor_row,
-            event_row,
-            mask,
-            keep,
-            weight,
-            g_out,
-            g_total,
-            dt,
-            sine,
-            scale,
-            g_u,
-            g_score,
-            g_clock,
-        )
+        _backward(size * part // threads, size * (part + 1) // threads, arrays, scale)
 
 
 @njit(cache=True, nogil=True)
-def _by_row(neighbor_row, mask, num_rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _by_row(neighbor_row, mask, num_rows):  # type: ignore[no-untyped-def]
     """Counting sort of the places by the row they read: the race-free order of the scatter."""
     begin = np.zeros(num_rows + 1, np.int64)
     width = mask.shape[1]
@@ -408,25 +302,23 @@ def _by_row(neighbor_row, mask, num_rows):  # type: ignore[no-untyped-def]  # no
     return begin, owned
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _backward_rows(first, last, begin, owned, u, keep, weight, g_out, g_score, g_h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    num_heads = len(u)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _backward_rows(first, last, arrays):  # type: ignore[no-untyped-def]
+    begin, owned, u, keep, weight, g_out, g_score, g_h = arrays
     width, num_places = g_h.shape[1], weight.shape[1]
     for row in range(first, last):
-        g_h[row, :] = 0.0
-        for place in range(begin[row], begin[row + 1]):
-            i, k = owned[place] // num_places, owned[place] % num_places
-            for head in range(num_heads):
-                a = weight[i, k, head]
+        for at in range(begin[row], begin[row + 1]):
+            i, k = owned[at] // num_places, owned[at] % num_places
+            for head in range(len(u)):
+                a, b = weight[i, k, head], g_score[i, k, head]
                 if len(keep):
                     a *= keep[i, k, head]
-                _add(g_h[row], a, g_out[head, i, :width])
-                _add(g_h[row], g_score[i, k, head], u[head, i, :width])
+                out, one, two = g_h[row], g_out[head, i], u[head, i]
+                for d in range(width):
+                    out[d] += a * one[d] + b * two[d]
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _backward_rows_parallel(threads, rows, begin, owned, u, keep, weight, g_out, g_score, g_h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _backward_rows_parallel(threads, size, arrays):  # type: ignore[no-untyped-def]
     for part in prange(threads):
-        _backward_rows(
-            rows * part // threads, rows * (part + 1) // threads, begin, owned, u, keep, weight, g_out, g_score, g_h
-        )
+        _backward_rows(size * part // threads, size * (part + 1) // threads, arrays)

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.kernels.recurrent import gru_backward, gru_forward
+from stepwell.kernels.attention import Clock
+from stepwell.kernels.products import padded, product
+from stepwell.kernels.recurrent import Pending, clock_gradient, compose, gru_backward, gru_forward
 from stepwell.nn.linear import bias, weight
 from stepwell.nn.time import TimeEncoding
 
@@ -102,46 +104,26 @@ class NodeMemory(nn.Module):
         """Return the memory of distinct `nodes`, int64 `[N]`, digested; `seconds` is the length of the time unit."""
         partner = self.pending_partner[nodes]
         waiting = (partner >= 0).nonzero().squeeze(1)
-        idle_row = self.idle == "update" and len(waiting) < len(nodes)
-        busy, partner = nodes[waiting], partner[waiting]
+        blank = self.idle == "update" and len(waiting) < len(nodes)
+        busy = nodes[waiting]
         since = self.pending_time[busy]
         dt = (since - self.last_update[busy]).to(torch.float32) * seconds
-        state, message = self._message(busy, partner, idle_row)
-        row = self._update(message, state, dt)
+        row = self._update(Pending(busy, partner[waiting], dt), len(busy) + blank)
         last_update = torch.zeros_like(nodes).index_copy_(0, waiting, since)
         if len(waiting) < len(nodes):
-            blank = row[-1:] if idle_row else row.new_zeros(1, self.dim)
-            place = torch.full_like(nodes, len(busy)).index_copy_(
-                0, waiting, torch.arange(len(busy), device=nodes.device)
-            )
-            row = nn.functional.embedding(place, row if idle_row else torch.cat([row, blank]))
+            place = torch.full_like(nodes, len(busy))
+            place.index_copy_(0, waiting, torch.arange(len(busy), device=nodes.device))
+            row = nn.functional.embedding(place, row if blank else torch.cat([row, row.new_zeros(1, self.dim)]))
         return Recalled(row, last_update)
 
-    def _message(self, busy: torch.Tensor, partner: torch.Tensor, idle_row: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gather states and messages, the place of the time encoding still empty; maybe one zero row at the end."""
-        count = len(busy)
-        width = 2 * self.dim + self.event_dim
-        message = self.memory.new_empty(count + idle_row, self.input.shape[1])
-        state = self.memory.new_zeros(count + idle_row, self.dim)
-        torch.index_select(self.memory, 0, busy, out=state[:count])
-        message[:count, : self.dim] = state[:count]
-        message[:count, self.dim : 2 * self.dim] = self.memory[partner]
-        message[:count, 2 * self.dim : width] = self.pending_feature[busy]
-        message[count:] = 0.0
-        return state, message
-
-    def _update(self, message: torch.Tensor, state: torch.Tensor, dt: torch.Tensor) -> torch.Tensor:
+    def _update(self, pending: Pending, rows: int) -> torch.Tensor:
+        """Return `rows` digested rows; one beyond the pending nodes digests a zero message from zero memory."""
+        message = compose(
+            self.memory, self.pending_feature, pending, Clock(*(v.detach() for v in self.time.clock)), padded(rows)
+        )
         weights = (self.input, self.state, self.input_bias, self.state_bias)
-        if self.updater == "gru":
-            return _GRUUpdate.apply(*weights, *self.time.clock, message, state, dt)  # type: ignore[no-any-return,no-untyped-call]
-        phi = self.time(dt)
-        fixed = message.shape[1] - phi.shape[1]
-        message[: len(dt), fixed:] = 0.0
-        gi = nn.functional.linear(message[:, :fixed], self.input[:, :fixed], self.input_bias)
-        gh = nn.functional.linear(state, self.state, self.state_bias)
-        clock = nn.functional.linear(phi, self.input[:, fixed:])
-        clock = torch.cat([clock, clock.new_zeros(len(state) - len(dt), clock.shape[1])])
-        return torch.tanh(gi + gh + clock)
+        cell = _GRUUpdate if self.updater == "gru" else _RNNUpdate
+        return cell.apply(*weights, *self.time.clock, message, pending.dt)[:rows]  # type: ignore[no-any-return,no-untyped-call]
 
     @torch.no_grad()
     def write(self, nodes: torch.Tensor, recalled: Recalled) -> None:
@@ -181,10 +163,14 @@ class NodeMemory(nn.Module):
 
 
 class _GRUUpdate(torch.autograd.Function):
-    """A GRU cell whose input and state are data: gradients go to the weights and the clock only."""
+    """A GRU cell whose input and state are data: gradients go to the weights and the clock only.
+
+    The message begins with the state, so for the gates r and z the weights of input and state are added and one product
+    does for both; their gradients are the same columns.
+    """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         w_input: torch.Tensor,
         w_state: torch.Tensor,
@@ -193,26 +179,67 @@ class _GRUUpdate(torch.autograd.Function):
         omega: torch.Tensor,
         phase: torch.Tensor,
         message: torch.Tensor,
-        state: torch.Tensor,
         dt: torch.Tensor,
     ) -> torch.Tensor:
-        fixed = message.shape[1] - len(omega)
-        angle = torch.addcmul(phase, dt[:, None], omega)
-        torch.cos(angle, out=message[: len(dt), fixed:])
-        gi = torch.addmm(b_input, message, w_input.t())
-        gh = torch.addmm(b_state, state, w_state.t())
-        row, gates, candidate = gru_forward(gi, gh, state)
-        ctx.save_for_backward(w_input, angle, message, state, dt, gates, candidate, gh)
+        width = w_state.shape[1]
+        merged, offset = w_input.clone(), b_input.clone()
+        merged[: 2 * width, :width] += w_state[: 2 * width]
+        offset[: 2 * width] += b_state[: 2 * width]
+        g = product(message, merged, offset)
+        hn = product(message[:, :width], w_state[2 * width :], b_state[2 * width :])
+        row, gates = gru_forward(g, hn, message)
+        ctx.save_for_backward(w_input, omega, phase, message, dt, gates, hn)
         return row
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        w_input, angle, message, state, dt, gates, candidate, gh = ctx.saved_tensors  # type: ignore[attr-defined]
-        g_gi, g_gh = gru_backward(grad, gates, candidate, gh, state)
-        g_omega = g_phase = None
-        if ctx.needs_input_grad[4]:  # type: ignore[attr-defined]
-            g_angle = -torch.sin(angle) * (g_gi[: len(dt)] @ w_input[:, message.shape[1] - angle.shape[1] :])
-            g_omega, g_phase = dt @ g_angle, g_angle.sum(0)
-        return g_gi.t() @ message, g_gh.t() @ state, g_gi.sum(0), g_gh.sum(0), g_omega, g_phase, None, None, None
+        w_input, omega, phase, message, dt, gates, hn = ctx.saved_tensors  # type: ignore[attr-defined]
+        width = hn.shape[1]
+        g_g, g_hn = gru_backward(grad, gates, hn, message)
+        g_input, g_offset = product(g_g.t(), message.t()), g_g.sum(0)
+        g_state = torch.cat([g_input[: 2 * width, :width], product(g_hn.t(), message[:, :width].t())])
+        g_b_state = torch.cat([g_offset[: 2 * width], g_hn.sum(0)])
+        needs_clock = ctx.needs_input_grad[4]  # type: ignore[attr-defined]
+        g_clock = _clock_of(g_g, w_input, dt, Clock(omega, phase)) if needs_clock else (None, None)
+        return g_input, g_state, g_offset, g_b_state, *g_clock, None, None
+
+
+class _RNNUpdate(torch.autograd.Function):
+    """`tanh(W_i message + W_s state + b)`, with the state at the head of the message: one product."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        w_input: torch.Tensor,
+        w_state: torch.Tensor,
+        b_input: torch.Tensor,
+        b_state: torch.Tensor,
+        omega: torch.Tensor,
+        phase: torch.Tensor,
+        message: torch.Tensor,
+        dt: torch.Tensor,
+    ) -> torch.Tensor:
+        merged = w_input.clone()
+        merged[:, : w_state.shape[1]] += w_state
+        row = product(message, merged, b_input + b_state).tanh_()
+        ctx.save_for_backward(w_input, omega, phase, message, dt, row)
+        return row
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        w_input, omega, phase, message, dt, row = ctx.saved_tensors  # type: ignore[attr-defined]
+        g = grad * (1 - row * row)
+        g_input, g_offset = product(g.t(), message.t()), g.sum(0)
+        needs_clock = ctx.needs_input_grad[4]  # type: ignore[attr-defined]
+        g_clock = _clock_of(g, w_input, dt, Clock(omega, phase)) if needs_clock else (None, None)
+        return g_input, g_input[:, : row.shape[1]], g_offset, g_offset, *g_clock, None, None
+
+
+def _clock_of(g: torch.Tensor, w_input: torch.Tensor, dt: torch.Tensor, clock: Clock) -> tuple[torch.Tensor, torch.Tensor]:
+    """Carry the gradient of a projected message back to the clock, whose encoding is its tail."""
+    g_phi = product(g, w_input[:, -len(clock.omega) :].t())
+    return clock_gradient(g_phi[: len(dt)], dt, clock)

@@ -5,10 +5,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import vectorize
 
 from stepwell.kernels.attention import Clock, Places, attend, attend_reference
 from stepwell.kernels.pairs import score_pairs, score_pairs_reference
-from stepwell.kernels.recurrent import gru_backward, gru_backward_reference, gru_forward
+from stepwell.kernels.products import product
+from stepwell.kernels.recurrent import (
+    Pending,
+    clock_gradient,
+    clock_gradient_reference,
+    compose,
+    compose_reference,
+    gru_backward,
+    gru_backward_reference,
+    gru_forward,
+    gru_forward_reference,
+)
+from stepwell.kernels.smooth import cosine, sigmoid, sine, tangent
 
 
 def attention_inputs(seed, targets, k, width, features, dropout):
@@ -60,21 +73,69 @@ def test_attention_gives_the_same_bits_for_any_number_of_threads():
         assert torch.equal(one, two)
 
 
-@given(st.integers(0, 999), st.integers(1, 30), st.integers(1, 20))
-def test_gru_gates_differentiate_as_their_reference_and_as_torch(seed, rows, width):
+@given(st.integers(0, 999), st.integers(1, 30), st.integers(1, 20), st.integers(0, 5))
+def test_gru_gates_are_their_reference_forward_and_backward(seed, rows, width, padding):
     torch.manual_seed(seed)
-    gi, gh, state, grad = (torch.randn(rows, n) for n in (3 * width, 3 * width, width, width))
-    out, gates, candidate = gru_forward(gi, gh, state)
-    fast = gru_backward(grad, gates, candidate, gh, state)
-    for got, wanted in zip(fast, gru_backward_reference(grad, gates, candidate, gh, state), strict=True):
+    g, hn, state = (torch.randn(rows + padding, n) * 3 for n in (3 * width, width, width + 2))
+    grad = torch.randn(rows, width)
+    row, gates = gru_forward(g, hn, state)
+    for got, wanted in zip((row, gates), gru_forward_reference(g, hn, state), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    slow = gru_backward_reference(grad, gates, hn, state)
+    for got, wanted in zip(gru_backward(grad, gates, hn, state), slow, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
-    cell = torch.nn.GRUCell(3 * width, width)
-    with torch.no_grad():
-        cell.weight_ih.copy_(torch.eye(3 * width))
-        cell.weight_hh.zero_()
-        cell.bias_ih.zero_()
-        cell.bias_hh.copy_(gh[0])
-    torch.testing.assert_close(cell(gi, state)[0], out[0], rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(0, 999), st.integers(0, 30), st.integers(0, 5), st.integers(0, 40))
+def test_messages_and_the_gradient_of_the_clock_are_their_references(seed, rows, features, padding):
+    torch.manual_seed(seed)
+    memory, feature, clock = torch.randn(9, 4), torch.randn(9, features), Clock(torch.randn(3), torch.randn(3))
+    pending = Pending(torch.randint(9, (rows,)), torch.randint(9, (rows,)), torch.rand(rows) * 9)
+    inputs = memory, feature, pending, clock, rows + padding
+    torch.testing.assert_close(compose(*inputs), compose_reference(*inputs), rtol=1e-5, atol=1e-5)
+    g_phi = torch.randn(rows, 3)
+    slow = clock_gradient_reference(g_phi, pending.dt, clock)
+    for got, wanted in zip(clock_gradient(g_phi, pending.dt, clock), slow, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@vectorize(nopython=True)
+def _cosine(x):
+    return cosine(x)
+
+
+@vectorize(nopython=True)
+def _sine(x):
+    return sine(x)
+
+
+@vectorize(nopython=True)
+def _sigmoid(x):
+    return sigmoid(x)
+
+
+@vectorize(nopython=True)
+def _tangent(x):
+    return tangent(x)
+
+
+@given(st.lists(st.floats(-1e7, 1e7, width=32), min_size=1))
+def test_smooth_functions_are_those_of_numpy(values):
+    x = np.array(values, np.float32)
+    wide = x.astype(np.float64)
+    logistic = 1 / (1 + np.exp(-np.clip(wide, -500, 500)))
+    pairs = ((_cosine, np.cos(wide)), (_sine, np.sin(wide)), (_sigmoid, logistic), (_tangent, np.tanh(wide)))
+    for fast, wanted in pairs:
+        np.testing.assert_allclose(fast(x), wanted, atol=1e-6)
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 70), st.booleans())
+def test_products_are_those_of_torch_for_any_strides(rows, inner, columns, transposed):
+    torch.manual_seed(rows)
+    a = torch.randn(inner, rows).t() if transposed else torch.randn(rows, inner + 3)[:, :inner]
+    b, bias = torch.randn(inner, columns).t(), torch.randn(columns)
+    torch.testing.assert_close(product(a, b, bias), a @ b.t() + bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(product(a, b), a @ b.t(), rtol=1e-4, atol=1e-4)
 
 
 @given(st.integers(0, 999), st.integers(1, 20), st.integers(1, 30), st.integers(1, 40))
