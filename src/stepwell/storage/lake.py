@@ -101,8 +101,9 @@ class Lake:
     def _all_names(self) -> list[str]:
         if self.is_local:
             return sorted(log_folder.parent.name for log_folder in Path(self.path).glob("*/_delta_log"))
-        if delta.open_delta(self._uri(TABLE), None, self._options) is None:
-            return []
+        with delta.failures(self.path):
+            if delta.open_delta(self._uri(TABLE), None, self._options) is None:
+                return []
         rows = self.table(TABLE).to_arrow(["output", "step", "time"]).sort_by("time").to_pylist()
         last = {row["output"]: row["step"] for row in rows}
         return sorted([TABLE, *(name for name, step in last.items() if step != "drop")])
@@ -415,19 +416,24 @@ class Lake:
         Raises:
             UnknownNameError: If there is no such table.
         """
-        version = self.table(name).version
-        for part in [other for other in self._all_names() if other.startswith(f"{name}.")] + [name]:
-            if self.is_local:
-                _remove(Path(self._uri(part)))
-            else:
-                opened = self._open(part)
-                with delta.failures(part):
-                    opened.delete()
-                    delta.vacuum(opened, {int(opened.version())})
+        parts = [other for other in self._all_names() if other.startswith(f"{name}.")]
+        for part in [*parts, name]:
+            version = self.table(part).version
+            self._remove(part)
+            self._note(Lineage(part, version, Origin("drop", (Input(part, version),)), datetime.now(UTC)))
+
+    def _remove(self, name: str) -> None:
         if self.is_local:
-            for folder in (Path(self.path) / "_index").glob(f"{name}@*"):
-                _remove(folder)
-        self._note(Lineage(name, version, Origin("drop", (Input(name, version),)), datetime.now(UTC)))
+            for folder in [Path(self._uri(name)), *(Path(self.path) / "_index").glob(f"{name}@*")]:
+                # Out of sight in one step, then deleted at leisure.
+                aside = folder.with_name(f"_dropped-{uuid.uuid4().hex[:8]}")
+                folder.rename(aside)
+                shutil.rmtree(aside)
+            return
+        opened = self._open(name)
+        with delta.failures(name):
+            opened.delete()
+            delta.vacuum(opened, {int(opened.version())})
 
     def vacuum(self, name: str | None = None) -> int:
         """Drop old versions' files and return how many went.
@@ -475,10 +481,3 @@ class Lake:
 
 def _is_name(name: str) -> bool:
     return name == TABLE or bool(_NAME.fullmatch(name) or _SIDE.fullmatch(name))
-
-
-def _remove(folder: Path) -> None:
-    """Take a folder out of sight in one step, then delete it."""
-    aside = folder.with_name(f"_dropped-{uuid.uuid4().hex[:8]}")
-    folder.rename(aside)
-    shutil.rmtree(aside)

@@ -177,7 +177,7 @@ def _parse(
                     column_names=list(layout.names),
                     use_threads=False,
                 ),
-                parse_options=arrow_csv.ParseOptions(delimiter=layout.delimiter),
+                parse_options=arrow_csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
                 convert_options=arrow_csv.ConvertOptions(column_types=types, include_columns=columns or []),
             )
             yield from reader
@@ -233,7 +233,9 @@ def _scan(path: Path, layout: _Layout, types: dict[str, pa.DataType]) -> tuple[d
         num_rows += batch.num_rows
     if not num_rows:
         raise DataError(str(path), "has no rows", "at least one line of values", "check the export that made it")
-    return {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in found.items()}, num_rows
+    # Times of day have no type in a lake, and a column without values none at all: both stay text.
+    texts = [name for name, kind in found.items() if pa.types.is_null(kind) or pa.types.is_time(kind)]
+    return {name: pa.string() if name in texts else kind for name, kind in found.items()}, num_rows
 
 
 def _misfit(error: pa.ArrowInvalid, layout: _Layout) -> tuple[str, str]:

@@ -33,7 +33,7 @@ def test_every_write_is_a_version_and_old_ones_stay(lake):
     lake.write("a", numbers(2), mode="append", step="more")
     lake.write("a", {"z": np.array(["only"])}, step="anew")
     assert [(v.version, v.rows, v.operation, v.step, v.readable) for v in lake.versions("a")] == [
-        (0, 3, "WRITE", "write", True),
+        (0, 3, "CREATE TABLE", "write", True),
         (1, 5, "WRITE", "more", True),
         (2, 1, "WRITE", "anew", True),
     ]
