@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from stepwell.core import Batch, Cost
+from stepwell.storage import Codes, Ragged
 
 
 class Meter:
@@ -24,15 +25,15 @@ class Meter:
         with self._lock:
             self._costs = {}
 
-    def add(self, name: str, before: Batch | None, after: Batch, seconds: float) -> None:
-        """Count one call: the fields of `after` that `before` did not hold, and the time they took."""
+    def add(self, name: str, before: Batch | None, after: Batch, seconds: float, calls: int = 1) -> None:
+        """Count one call that stands for `calls` batches: the fields that `after` has anew, and their time."""
         rows, size_bytes = 0, 0
         for field in after:
             value = after[field]
             if before is None or field not in before or before[field] is not value:
                 length, size = measure(value)
                 rows, size_bytes = max(rows, length), size_bytes + size
-        cost = Cost(rows=rows or len(after), size_bytes=size_bytes, seconds=seconds, calls=1)
+        cost = Cost(rows=rows or len(after), size_bytes=size_bytes, seconds=seconds, calls=calls)
         with self._lock:
             self._costs[name] = self._costs.get(name, Cost()) + cost
 
@@ -57,4 +58,4 @@ def measure(value: object) -> tuple[int, int]:
     for part in parts:
         length, size = measure(part)
         rows, size_bytes = max(rows, length), size_bytes + size
-    return rows, size_bytes
+    return (len(value) if isinstance(value, Codes | Ragged) else rows), size_bytes

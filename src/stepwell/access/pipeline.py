@@ -17,6 +17,7 @@ import torch
 from stepwell.access.ahead import map_ahead
 from stepwell.access.batches import FixedBatches
 from stepwell.access.gather import Gather
+from stepwell.access.groups import ByRow, make_in_groups
 from stepwell.access.meter import Meter
 from stepwell.access.negatives import Candidates, Negatives
 from stepwell.access.neighbors import AsOf, HopTime, KeyedBy, Neighbors
@@ -61,7 +62,8 @@ class Pipeline:
         hop_time: When a neighbour is asked in turn: at its edge's time or at the root's.
         keyed_by: What is a distinct target: a node at a time, or (batch-frozen) a node.
         stages: More stages, in any order.
-        prefetch: Batches made ahead on background threads; 0 for none.
+        prefetch: Batches made ahead on background threads; 0 for none. Where the source and all stages compute each
+            row from that row alone (tables), groups of batches of about 4 MiB are made at once, so many groups ahead.
         seed: Keys negatives and random samplers.
         device: Where the tensors go; the CPU by default.
         shard: (rank, world): this process takes every `world`-th batch, starting at `rank`.
@@ -146,13 +148,16 @@ class Pipeline:
         pure = next((i for i, stage in enumerate(self.stages) if not is_pure(stage)), len(self.stages))
         whole = pure == len(self.stages)
 
-        def make(cut: Slice) -> Batch:
-            batch = self._counted(self._names[0], None, lambda: self.source.read(cut))
-            batch = self._apply(batch, 0, pure)
-            return self._move(batch) if whole else batch
+        def make(cut: Slice, calls: int = 1) -> Batch:
+            batch = self._counted(self._names[0], None, lambda: self.source.read(cut), calls)
+            batch = self._apply(batch, 0, pure, calls)
+            return self._move(batch, calls) if whole else batch
 
         cuts = islice(self.batches.cuts(self.source, epoch, self.shard), start, None)
-        made = map_ahead(make, cuts, self.prefetch)
+        if self.prefetch and all(isinstance(part, ByRow) for part in (self.source, *self.stages)):
+            made = make_in_groups(make, cuts, self.prefetch, self.source.statistics())
+        else:
+            made = map_ahead(make, cuts, self.prefetch)
         try:
             for index, ready in enumerate(made, start + 1):
                 batch = ready if whole else self._move(self._apply(ready, pure, len(self.stages)))
@@ -161,19 +166,19 @@ class Pipeline:
         finally:
             made.close()  # type: ignore[attr-defined]
 
-    def _apply(self, batch: Batch, begin: int, end: int) -> Batch:
+    def _apply(self, batch: Batch, begin: int, end: int, calls: int = 1) -> Batch:
         for name, stage in zip(self._names[begin + 1 : end + 1], self.stages[begin:end], strict=True):
             before = batch
-            batch = self._counted(name, before, lambda stage=stage, before=before: stage(before))  # type: ignore[misc]
+            batch = self._counted(name, before, lambda stage=stage, before=before: stage(before), calls)  # type: ignore[misc]
         return batch
 
-    def _move(self, batch: Batch) -> Batch:
-        return self._counted(self._names[-1], batch, lambda: to_tensors(batch, self.device))
+    def _move(self, batch: Batch, calls: int = 1) -> Batch:
+        return self._counted(self._names[-1], batch, lambda: to_tensors(batch, self.device), calls)
 
-    def _counted(self, name: str, before: Batch | None, work: Callable[[], Batch]) -> Batch:
+    def _counted(self, name: str, before: Batch | None, work: Callable[[], Batch], calls: int = 1) -> Batch:
         begin = time.perf_counter()
         after = work()
-        self._meter.add(name, before, after, time.perf_counter() - begin)
+        self._meter.add(name, before, after, time.perf_counter() - begin, calls)
         return after
 
     def _given(self) -> frozenset[str]:

@@ -157,6 +157,11 @@ class TableRows:
         """Names of the columns that `read` gives."""
         return tuple(column.name for column in self._columns)
 
+    @property
+    def by_row(self) -> Literal[True]:
+        """A row is the same whichever rows are read with it."""
+        return True
+
     def __len__(self) -> int:
         return self.manifest.rows
 

@@ -136,7 +136,9 @@ class Table:
         return self.row_index.read(slice)
 
     def statistics(self) -> Statistics:
-        """Return what a cost model wants to know; the row's size is that of a sample of 1,024 rows."""
+        """Return what a cost model wants to know; without a row index, the row's size is that of 1,024 sampled rows."""
+        if "row_index" in self.__dict__:
+            return self.row_index.statistics()
         sample = self.head(1024)
         return Statistics(num_rows=len(self), row_bytes=sample.nbytes // max(1, len(sample)))
 

@@ -12,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.kernels.dense import decode_png, gather_spans, hash_tokens
-from stepwell.kernels.dense.reference import decode_png_reference, gather_spans_reference, hash_tokens_reference
+from stepwell.kernels.dense import decode_png, gather_spans, hash_tokens, standardise
+from stepwell.kernels.dense.reference import (
+    decode_png_reference,
+    gather_spans_reference,
+    hash_tokens_reference,
+    standardise_reference,
+)
 
 
 def joined(parts):
@@ -111,3 +116,14 @@ def test_another_kind_of_image_is_left_to_a_library(kind):
     if kind == "interlaced":
         raw[28] = 1
     assert not decode_png(*joined([bytes(raw)]), np.zeros((1, 8, 8), np.uint8)).any()
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int16", "int64", "uint32", "float16", "float32", "float64"])
+def test_standardised_columns_equal_the_twin(dtype):
+    block = (np.random.default_rng(0).normal(0, 40, (50, 3))).astype(dtype)
+    if block.dtype.kind == "f":
+        block[3] = np.nan
+    out = np.zeros((50, 2), np.float32)
+    standardise(block[:, 1], 2.5, 3.0, out[:, 1])
+    assert np.allclose(out[:, 1], standardise_reference(block[:, 1], 2.5, 3.0), rtol=1e-6)
+    assert not out[:, 0].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,11 @@ class CachedRows:
     def __init__(self, source: Source, stages: Sequence[RowStage] = (), *, budget_bytes: int) -> None:
         self.source, self.stages = source, tuple(stages)
         self._cache = RowCache(len(source), budget_bytes)
+
+    @property
+    def by_row(self) -> Literal[True]:
+        """A row is the same whichever rows are read with it."""
+        return True
 
     def __len__(self) -> int:
         return len(self.source)

@@ -12,6 +12,7 @@ from stepwell.access.dense.stage import RowStage, without
 from stepwell.core.batch import Batch, Ids, Slice
 from stepwell.core.errors import DataError, UnknownNameError
 from stepwell.core.shapes import Source
+from stepwell.kernels.dense import standardise
 from stepwell.storage import Codes, Dictionary, Ragged
 
 _FIT_ROWS = 1 << 16
@@ -116,14 +117,12 @@ class Encode(RowStage):
         return without(batch, self.needs, found)
 
     def _numbers(self, batch: Batch) -> npt.NDArray[np.float32]:
-        scale = (1.0 / self.deviation).astype(np.float32)
         x = np.empty((len(batch), len(self.numeric)), np.float32)
         for place, name in enumerate(self.numeric):
-            np.subtract(batch.array(name), self.mean[place], out=x[:, place], casting="unsafe")
+            standardise(batch.array(name), self.mean[place], self.deviation[place], x[:, place])
             if f"{name}_valid" in batch:
                 x[~batch.array(f"{name}_valid").astype(bool), place] = 0.0
-        x *= scale
-        return np.nan_to_num(x, copy=False, nan=0.0)
+        return x
 
     def _codes(self, batch: Batch, name: str, values: tuple[str, ...]) -> Ids:
         column = _codes_of(batch, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from stepwell.core.batch import Batch
 from stepwell.core.plan import Cost, Machine, Statistics
@@ -26,6 +27,11 @@ class RowStage(ABC):
     @abstractmethod
     def gives(self) -> frozenset[str]:
         """The fields it computes."""
+
+    @property
+    def by_row(self) -> Literal[True]:
+        """Each row is computed from that row alone, so batches may be made in groups."""
+        return True
 
     @property
     def reads(self) -> frozenset[str]:

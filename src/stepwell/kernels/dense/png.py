@@ -170,13 +170,13 @@ def _build(lengths, begin, count, fast, counts, symbols):  # type: ignore[no-unt
     return True
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _symbol(hold, fast, counts, symbols):  # type: ignore[no-untyped-def]
     """Return (symbol, bits) of the next code; bits is 0 if there is none."""
     entry = fast[np.int64(hold & np.uint64((1 << _FAST_BITS) - 1))]
     if entry:
         return entry >> 4, entry & 15
-    code = first = index = 0
+    code = first = index = np.int64(0)
     for bits in range(1, 16):
         code |= np.int64((hold >> np.uint64(bits - 1)) & np.uint64(1))
         count = counts[bits]
@@ -238,9 +238,9 @@ def _inflate(data, at, end, out, fast, counts, symbols, lengths):  # type: ignor
     """Decompress a zlib stream that must fill `out` exactly; say whether it did."""
     if end - at < 6 or data[at] & 15 != 8 or (np.int64(data[at]) * 256 + data[at + 1]) % 31 or data[at + 1] & 32:
         return False
-    checksum, begin = _number(data, end - 4), 0
+    checksum = _number(data, end - 4)
     at, end = at + 2, end - 4
-    hold, held, size, last = np.uint64(0), 0, begin, False
+    hold, held, size, last = np.uint64(0), 0, 0, False
     while not last:
         while held <= 48 and at < end:
             hold |= np.uint64(data[at]) << np.uint64(held)
@@ -261,7 +261,7 @@ def _inflate(data, at, end, out, fast, counts, symbols, lengths):  # type: ignor
             if count > end - at or count > len(out) - size:
                 return False
             out[size : size + count] = data[at : at + count]
-            at, size = at + count, size + count
+            at, size = at + count, size + int(count)
             continue
         if kind == 1:
             lengths[:144], lengths[144:256], lengths[256:280], lengths[280:288], lengths[288:318] = 8, 9, 7, 8, 5
@@ -287,11 +287,14 @@ def _inflate(data, at, end, out, fast, counts, symbols, lengths):  # type: ignor
 @numba.njit(cache=True, nogil=True)
 def _block(data, at, end, hold, held, out, size, fast, counts, symbols):  # type: ignore[no-untyped-def]
     """Decode one block's symbols; the size is -1 if it is damaged."""
+    near, near_counts, near_symbols = fast[0], counts[0], symbols[0]
+    far, far_counts, far_symbols = fast[1], counts[1], symbols[1]
     while True:
-        while held <= 48 and at < end:
-            hold |= np.uint64(data[at]) << np.uint64(held)
-            at, held = at + 1, held + 8
-        symbol, bits = _symbol(hold, fast[0], counts[0], symbols[0])
+        if held < 20:
+            while held <= 48 and at < end:
+                hold |= np.uint64(data[at]) << np.uint64(held)
+                at, held = at + 1, held + 8
+        symbol, bits = _symbol(hold, near, near_counts, near_symbols)
         hold, held = hold >> np.uint64(bits), held - bits
         if bits == 0 or held < 0 or symbol > 285:
             return at, hold, held, -1
@@ -306,10 +309,11 @@ def _block(data, at, end, hold, held, out, size, fast, counts, symbols):  # type
         extra = _LENGTH_BITS[symbol - 257]
         length = _LENGTH_BASE[symbol - 257] + np.int64(hold & np.uint64((1 << extra) - 1))
         hold, held = hold >> np.uint64(extra), held - extra
-        while held <= 48 and at < end:
-            hold |= np.uint64(data[at]) << np.uint64(held)
-            at, held = at + 1, held + 8
-        symbol, bits = _symbol(hold, fast[1], counts[1], symbols[1])
+        if held < 28:
+            while held <= 48 and at < end:
+                hold |= np.uint64(data[at]) << np.uint64(held)
+                at, held = at + 1, held + 8
+        symbol, bits = _symbol(hold, far, far_counts, far_symbols)
         hold, held = hold >> np.uint64(bits), held - bits
         if bits == 0 or symbol > 29:
             return at, hold, held, -1
@@ -336,24 +340,33 @@ def _adler(data):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _unfilter(pixels, height, row_bytes, back, out):  # type: ignore[no-untyped-def]
-    """Undo each row's filter (RFC 2083, section 6) into `out`."""
+    """Undo each row's filter (RFC 2083, section 6) into `out`; above the first row and left of it stand zeros."""
+    above = np.zeros(row_bytes, np.uint8)
     for y in range(height):
-        kind, source, target = pixels[y * (row_bytes + 1)], y * (row_bytes + 1) + 1, y * row_bytes
-        if kind > 4:
-            return False
-        for x in range(row_bytes):
-            left = np.int64(out[target + x - back]) if x >= back else np.int64(0)
-            up = np.int64(out[target + x - row_bytes]) if y else np.int64(0)
-            value = np.int64(pixels[source + x])
-            if kind == 1:
-                value += left
-            elif kind == 2:
-                value += up
-            elif kind == 3:
-                value += (left + up) >> 1
-            elif kind == 4:
-                corner = np.int64(out[target + x - row_bytes - back]) if y and x >= back else np.int64(0)
+        kind = pixels[y * (row_bytes + 1)]
+        source = pixels[y * (row_bytes + 1) + 1 : (y + 1) * (row_bytes + 1)]
+        target = out[y * row_bytes : (y + 1) * row_bytes]
+        if kind == 0:
+            target[:] = source
+        elif kind == 1:
+            target[:back] = source[:back]
+            for x in range(back, row_bytes):
+                target[x] = source[x] + target[x - back]
+        elif kind == 2:
+            for x in range(row_bytes):
+                target[x] = source[x] + above[x]
+        elif kind == 3:
+            for x in range(row_bytes):
+                left = np.int64(target[x - back]) if x >= back else np.int64(0)
+                target[x] = source[x] + ((left + above[x]) >> 1)
+        elif kind == 4:
+            for x in range(min(back, row_bytes)):
+                target[x] = source[x] + above[x]
+            for x in range(back, row_bytes):
+                left, up, corner = np.int64(target[x - back]), np.int64(above[x]), np.int64(above[x - back])
                 a, b, c = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
-                value += left if a <= b and a <= c else up if b <= c else corner
-            out[target + x] = value & 255
+                target[x] = source[x] + (left if a <= b and a <= c else up if b <= c else corner)
+        else:
+            return False
+        above = target
     return True

@@ -81,3 +81,8 @@ def decode_png_reference(raw: bytes, shape: tuple[int, ...]) -> npt.NDArray[np.u
 def _nearest(left: int, up: int, corner: int) -> int:
     """Return Paeth's predictor; ties go to the left, then to the upper pixel."""
     return min((left, up, corner), key=lambda value: abs(left + up - corner - value))
+
+
+def standardise_reference(values: npt.NDArray[np.generic], mean: float, deviation: float) -> npt.NDArray[np.float32]:
+    """State, for a whole column, what `standardise` must write."""
+    return np.nan_to_num((values.astype(np.float64) - mean) / deviation, nan=0.0).astype(np.float32)

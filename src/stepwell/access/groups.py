@@ -1,0 +1,128 @@
+"""Several batches in one call: where each row is computed from that row alone, the fixed cost of a call is shared.
+
+A batch of a table is small work: gathering 256 rows takes microseconds, and the calls around it take more. A source and
+stages that say `by_row` give the same values for a row whichever rows stand beside it, so consecutive batches may be
+read, prepared and moved together and cut apart afterwards. Groups double from one batch up, so that the first batch of
+an epoch does not wait for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+
+from stepwell.access.ahead import map_ahead
+from stepwell.core import Batch, Slice, Statistics
+from stepwell.storage import Codes, Ragged
+
+Item = TypeVar("Item")
+
+GROUP_ROWS = 1 << 14
+GROUP_BYTES = 4 << 20
+
+
+@runtime_checkable
+class ByRow(Protocol):
+    """A source or stage that computes each row from that row alone."""
+
+    @property
+    def by_row(self) -> Literal[True]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Batches of one group, and the error that stood in the way of the next one."""
+
+    batches: Sequence[Batch]
+    error: Exception | None = None
+
+
+def make_in_groups(
+    make: Callable[[Slice, int], Batch], cuts: Iterator[Slice], depth: int, stats: Statistics
+) -> Iterator[Batch]:
+    """Yield the batches of some slices in order, made in groups on background threads, `depth` groups ahead.
+
+    Args:
+        make: Makes the batch of a slice that stands for so many batches.
+        cuts: The slices.
+        depth: Groups ahead, at least 1.
+        stats: Of the source; its `row_bytes` bound a group to 4 MiB.
+    """
+    most = max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, stats.row_bytes)))
+    made = map_ahead(lambda group: _make(make, group), _groups(cuts, most), depth)
+    try:
+        for group in made:
+            yield from group.batches
+            if group.error is not None:
+                raise group.error
+    finally:
+        made.close()  # type: ignore[attr-defined]
+
+
+def _groups(cuts: Iterator[Slice], most: int) -> Iterator[list[Slice]]:
+    """Yield runs of slices: one, two, four, ... with at most `most` rows (but at least one slice)."""
+    size = 1
+    while group := list(islice(cuts, size)):
+        yield group
+        size = max(1, min(2 * size, most // max(1, len(group[0]))))
+
+
+def _make(make: Callable[[Slice, int], Batch], group: list[Slice]) -> Made:
+    if len(group) == 1:
+        return Made([make(group[0], 1)])
+    try:
+        parts = split_batch(make(_joined(group), len(group)), group)
+    except Exception:
+        parts = None
+    return Made(parts) if parts is not None else _one_by_one(make, group)
+
+
+def _one_by_one(make: Callable[[Slice, int], Batch], group: list[Slice]) -> Made:
+    """Make each batch alone: some field cannot be cut, or some row is bad and its batch must be found."""
+    batches: list[Batch] = []
+    for cut in group:
+        try:
+            batches.append(make(cut, 1))
+        except Exception as error:
+            return Made(batches, error)
+    return Made(batches)
+
+
+def _joined(group: list[Slice]) -> Slice:
+    rows = [np.arange(cut.begin, cut.end, dtype=np.int64) if cut.rows is None else cut.rows for cut in group]
+    return replace(group[0], end=group[0].begin + sum(map(len, rows)), rows=np.concatenate(rows))
+
+
+def split_batch(batch: Batch, cuts: Sequence[Slice]) -> list[Batch] | None:
+    """Cut a batch of several slices apart, or return None if a field has not one entry for each row."""
+    sizes = [len(cut) for cut in cuts]
+    fields: dict[str, Sequence[object]] = {}
+    for name in batch:
+        parts = _split(batch[name], sizes)
+        if parts is None:
+            return None
+        fields[name] = parts
+    return [Batch(cut, **{name: parts[i] for name, parts in fields.items()}) for i, cut in enumerate(cuts)]
+
+
+def _split(value: object, sizes: list[int]) -> Sequence[object] | None:
+    total = sum(sizes)
+    if isinstance(value, torch.Tensor):
+        return torch.split(value, sizes) if value.ndim and len(value) == total else None
+    if isinstance(value, Codes) and len(value) == total:
+        codes: Sequence[torch.Tensor] = torch.split(torch.as_tensor(value.code), sizes)
+        return [Codes(part, value.dictionary) for part in codes]  # type: ignore[arg-type]
+    if isinstance(value, Ragged) and len(value) == total:
+        place = np.cumsum([0, *sizes]).tolist()
+        offset, data = torch.as_tensor(value.offset), torch.as_tensor(value.data)
+        edge = offset[place].tolist()
+        return [
+            Ragged(offset[a : b + 1] - p, data[p:q], value.text)  # type: ignore[arg-type]
+            for (a, b), (p, q) in zip(pairwise(place), pairwise(edge), strict=True)
+        ]
+    return None
