@@ -48,11 +48,14 @@ def list_datasets(options: Options) -> int:
         data = named.datasets[name]
         here = next((str(f / file.name) for f in data.folders() for file in data.files if (f / file.name).exists()), "")
         urls = [file.url for file in data.files if file.url]
-        rows.append({"name": name, "summary": data.summary, "here": here, "download": urls, "source": data.source})
+        known = any(file.sha256 for file in data.files)
+        row = {"name": name, "summary": data.summary, "here": here, "checksum": known}
+        rows.append({**row, "download": urls, "source": data.source})
     if options.json:
         return _json({"datasets": rows})
     for row in rows:
-        _say(f"{row['name']:<24} {'on disk' if row['here'] else 'download':<9} {row['summary']}")
+        place = "on disk" if row["here"] else "download" if row["checksum"] else "download, unverified"
+        _say(f"{row['name']:<24} {place:<21} {row['summary']}")
     if options.name:
         _say(
             f"  source    {rows[0]['source']}\n  here      {rows[0]['here'] or 'no'}\n"

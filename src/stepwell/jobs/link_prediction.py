@@ -147,10 +147,11 @@ class LinkPrediction:
         )
         return PlanNode("Train one epoch", why, predicted, self._measured, (self.training.predict(here),))
 
-    def fit(self, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
+    def fit(self, epochs: int | None = None, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
         """Train, then score the test events under P1 and P3 beside what needs no training.
 
         Args:
+            epochs: Epochs at most; None takes the configuration's.
             resume: Continue from the folder's last checkpoint.
             callbacks: Told of each batch and epoch.
 
@@ -158,7 +159,7 @@ class LinkPrediction:
             DivergedError: If a loss is not finite.
             CheckpointError: If `resume` finds a checkpoint of other settings.
         """
-        loop = self._loop()
+        loop = self._loop(epochs)
         trained = loop.fit(resume=resume, callbacks=callbacks)
         seconds = sum(epoch.seconds for epoch in trained.history) / len(trained.history)
         self._measured = Cost(float(len(self.split.train)), None, seconds, calls=len(self.training))
@@ -218,10 +219,11 @@ class LinkPrediction:
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.model.parameters()) if isinstance(self.model, torch.nn.Module) else []
 
-    def _loop(self) -> Loop:
+    def _loop(self, epochs: int | None) -> Loop:
         protocol = self._protocol(self.experiment.evaluation.protocol).on("validation")
         validation = self._evaluation(protocol)
         config = self.experiment.loop
+        config = replace(config, epochs=config.epochs if epochs is None else epochs)
         if config.monitor not in protocol.metrics:
             config = replace(config, monitor=protocol.metrics[0])
         return Loop(self.model, self.training, config, validation, self.folder)

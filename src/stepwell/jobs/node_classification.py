@@ -56,9 +56,15 @@ class NodeClassification:
         """The plan of the link prediction that trains the encoder."""
         return self.links.plan
 
-    def fit(self, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Labelled:
-        """Train the encoder, embed every event's source as of just before the event, and classify."""
-        result = self.links.fit(resume=resume, callbacks=callbacks)
+    def fit(self, epochs: int | None = None, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Labelled:
+        """Train the encoder, embed every event's source as of just before the event, and classify.
+
+        Args:
+            epochs: Epochs of the encoder at most; None takes the configuration's.
+            resume: Continue from the folder's last checkpoint.
+            callbacks: Told of each batch and epoch.
+        """
+        result = self.links.fit(epochs, resume=resume, callbacks=callbacks)
         return Labelled(
             result.name,
             result.history,
