@@ -6,6 +6,7 @@ mapped, so a full disk is an error and never a crash. Opening checks shapes and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -95,8 +96,19 @@ def write_arrays(folder: Path, build: Callable[[ArrayWriter], None]) -> None:
             if not (folder / MANIFEST).exists():
                 raise
         sync(folder.parent)
+    except OSError as error:
+        raise_if_full(str(folder), error)
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def raise_if_full(where: str, error: OSError) -> None:
+    """Raise `DiskFullError` if that is what an error of the system means."""
+    from stepwell.storage.delta import DiskFullError
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not isinstance(error, DiskFullError):
+        raise DiskFullError(where, error) from error
 
 
 def _describe(path: Path) -> dict[str, Json]:

@@ -8,7 +8,6 @@ arrival; `position` is the rank by (time, event_id) in its version, and -1 is th
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ import pyarrow as pa
 from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.log import logger
-from stepwell.storage.derived import ArrayWriter
+from stepwell.storage.derived import ArrayWriter, raise_if_full
 from stepwell.storage.events import EventLog
 from stepwell.storage.files import BATCH_ROWS, Rows
 from stepwell.storage.lineage import Input, Origin
@@ -34,7 +33,7 @@ from stepwell.storage.node_features import NodeSpill, spill_node_features
 from stepwell.storage.sort import Events, Sorter, sorter
 from stepwell.storage.sources import Source, open_source
 from stepwell.storage.spill import Columns, Spill, spill_source
-from stepwell.storage.stored import open_log
+from stepwell.storage.stored import index_root, open_log
 from stepwell.storage.units import parse_unit, to_bytes
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def ingest_events(
             tables[part] = lake.commit_table(part, _feature_rows(spill.features, 0), "replace")
         schema = replace(schema, tables=tuple(tables.items()))
         origin = Origin("ingest", (Input(rows.where),), {"columns": json.dumps(asdict(columns))})
-        _commit(lake, name, event_rows(events, np.arange(len(events))), schema, origin, expected)
+        _commit(lake, name, event_rows(events), schema, origin, expected)
     return open_log(lake, name)
 
 
@@ -216,12 +215,13 @@ def delete_events(lake: Lake, name: str, event_ids: npt.ArrayLike) -> EventLog:
     old = open_log(lake, name)
     schema = schema_of(lake, old)
     ids = np.unique(np.asarray(event_ids, dtype=np.int64))
-    known = old.event_id
-    gone = np.isin(known, ids)
+    marked = np.zeros(schema.next_id, dtype=bool)
+    marked[ids[(ids >= 0) & (ids < schema.next_id)]] = True
+    gone = marked[old.event_id]
     if int(gone.sum()) != len(ids):
-        missing = ids[~np.isin(ids, known[gone])]
+        missing = np.setdiff1d(ids, old.event_id[gone])
         raise InvalidValueError("event_ids", missing[:5].tolist(), f"ids of events in {old.name}")
-    position = np.where(gone, -1, np.cumsum(~gone) - 1)
+    position = np.where(gone, np.int32(-1), np.cumsum(~gone, dtype=np.int32) - np.int32(1))
     new = replace(schema, num_events=int((~gone).sum()), parent=old.snapshot.version, fingerprint="")
     rewritten = _chain(event_rows(_events_of(old), position), _tombstones(lake, old))
     origin = Origin("delete", (Input(name, old.snapshot.version),), {"events": len(ids)})
@@ -312,8 +312,6 @@ def _notes(rows: Rows, spill: Spill) -> tuple[str, ...]:
 @contextmanager
 def _scratch(lake: Lake, name: str) -> Iterator[Path]:
     """Give a folder for spill files beside the lake's indexes; it goes in every case, and stale ones never matter."""
-    from stepwell.storage.delta import DiskFullError
-    from stepwell.storage.stored import index_root
 
     root = index_root(lake)
     root.mkdir(parents=True, exist_ok=True)
@@ -321,8 +319,7 @@ def _scratch(lake: Lake, name: str) -> Iterator[Path]:
     try:
         yield folder
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not isinstance(error, DiskFullError):
-            raise DiskFullError(name, error) from error
+        raise_if_full(name, error)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -369,14 +366,15 @@ def _chain(first: Rows, second: Rows) -> Rows:
     return replace(first, start=start, num_rows=None)
 
 
-def event_rows(events: Events, position: Ids) -> Rows:
-    """Return the rows of the events' table, in bounded memory."""
+def event_rows(events: Events, position: npt.NDArray[np.integer] | None = None) -> Rows:
+    """Return the rows of the events' table, in bounded memory; positions are those of `events` if not given."""
     columns = events.columns()
 
     def parts() -> Iterator[Part]:
         for begin in range(0, len(events), BATCH_ROWS):
-            window = np.s_[begin : begin + BATCH_ROWS]
-            yield {"position": position[window], **{name: column[window] for name, column in columns.items()}}
+            window = np.s_[begin : min(begin + BATCH_ROWS, len(events))]
+            place = np.arange(window.start, window.stop) if position is None else position[window].astype(np.int64)
+            yield {"position": place, **{name: column[window] for name, column in columns.items()}}
 
     return _as_rows(columns, parts)
 

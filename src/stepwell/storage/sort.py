@@ -213,7 +213,7 @@ def sorter(folder: Path, budget_bytes: int, *, text: bool) -> Iterator[Sorter]:
             "budget", budget_bytes, f"larger for this input ({str(error).splitlines()[0]})"
         ) from error
     except duckdb.Error as error:
-        if "No space left" in str(error):
+        if any(text in str(error) for text in ("No space left", "File too large", "quota")):
             raise DiskFullError(str(folder), error) from error
         raise DataError(
             str(folder), f"sorting failed ({str(error).splitlines()[0]})", "readable spill files", "run it again"

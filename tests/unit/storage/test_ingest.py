@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.storage import EventLog, Lake, open
-from stepwell.storage.delta import ConflictError
+from stepwell.storage.delta import ConflictError, DiskFullError
 from stepwell.storage.derived import open_arrays
 
 TEXT = """user,page,ts,x,y
@@ -233,6 +234,28 @@ def test_the_second_of_two_writers_loses_and_says_so(lake, monkeypatch):
     monkeypatch.setattr(Lake, "commit_table", overtaken)
     with pytest.raises(ConflictError, match="another writer"):
         lake.append("log", GOOD)
+
+
+@pytest.mark.parametrize("limit_bytes", [20_000, 150_000, 400_000])
+def test_a_full_disk_is_said_and_the_log_stays_at_its_last_version(lake, limit_bytes):
+    lake.events("log", GOOD)
+    size = 30_000
+    rows = {
+        "src": np.arange(size),
+        "dst": np.arange(size)[::-1].copy(),
+        "time": np.arange(size),
+        "x": np.ones((size, 4)),
+    }
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        with pytest.raises(DiskFullError, match="disk is full"):
+            lake.events("log", rows, features="x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(lake.events("log", version=0)) == 3
+    assert not leftovers(lake)
+    assert len(lake.events("log", rows, features="x")) == size
 
 
 def test_a_log_survives_pandas_and_pyg(lake):
