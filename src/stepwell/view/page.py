@@ -284,7 +284,7 @@ def show(cell: Cell) -> str:
     if isinstance(cell, int):
         return f"{cell:,}"
     if isinstance(cell, float):
-        return f"{cell:,.4g}" if abs(cell) < 1e4 or not math.isfinite(cell) else f"{cell:,.0f}"
+        return f"{cell:#,.4g}".rstrip(".") if abs(cell) < 1e4 else f"{cell:,.0f}"
     return str(cell)
 
 

@@ -10,6 +10,7 @@ import pytest
 from stepwell.core.errors import InvalidValueError
 from stepwell.view import Fact, Facts, Field, Form, Page, Preformatted, Section, Table, Text, charts
 from stepwell.view.charts import MAX_POINTS, Series, Span
+from stepwell.view.page import show
 
 EVIL = "</script><script>alert(1)</script>&\"'"
 
@@ -94,6 +95,12 @@ def test_tables_show_numbers_alike_and_missing_cells_as_dashes():
     assert ">0.1235<" in text
     assert text.count(">\N{EN DASH}<") == 2
     assert 'class="number">value' in text
+
+
+def test_floats_keep_four_digits_so_that_columns_line_up():
+    assert [show(x) for x in (0.7, 0.05067, 123.0, 4321.0, 54321.0, 0.0, float("inf"))] == [
+        *("0.7000", "0.05067", "123.0", "4,321", "54,321", "0.000", "inf"),
+    ]
 
 
 def test_rows_and_series_of_another_length_are_refused():
