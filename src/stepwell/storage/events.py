@@ -53,6 +53,7 @@ class Snapshot:
         open_index: Opens the stored index, building it if need be; None builds it in memory.
         has_index: Says whether the stored index is built.
         find_keys: Returns the user's own keys of some nodes; None if the ids are the keys.
+        find_nodes: Returns the nodes of some keys of a space, -1 where there is none; None if the ids are the keys.
     """
 
     src: npt.NDArray[np.int32]
@@ -73,6 +74,7 @@ class Snapshot:
     open_index: Callable[[], TemporalCSR] | None = None
     has_index: Callable[[], bool] | None = None
     find_keys: Callable[[Ids], npt.NDArray[np.generic]] | None = None
+    find_nodes: Callable[[npt.ArrayLike, str], Ids] | None = None
 
     def __len__(self) -> int:
         return len(self.src)
@@ -399,6 +401,24 @@ class EventLog:
         """Return the user's own keys of `nodes`, in their order; the ids themselves for a log in memory."""
         ids = np.asarray(nodes, dtype=np.int64)
         return ids if self.snapshot.find_keys is None else self.snapshot.find_keys(ids)
+
+    def nodes(self, keys: npt.ArrayLike, space: str = "") -> Ids:
+        """Return the nodes of the user's own `keys`, int64 in their order, -1 for a key the log does not know.
+
+        Args:
+            keys: Integers or text, as in the source.
+            space: Their key space; may be left out if there is only one.
+
+        Raises:
+            UnknownNameError: If there is no such key space.
+            InvalidValueError: If the keys are of the wrong kind.
+
+        Cost: one pass over the table of nodes.
+        """
+        if self.snapshot.find_nodes is not None:
+            return self.snapshot.find_nodes(keys, space)
+        ids = check_ids("keys", keys).astype(np.int64)
+        return np.where(ids < self.num_nodes, ids, -1)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the events of this view as a frame; features are columns `f0`, `f1`, ..."""

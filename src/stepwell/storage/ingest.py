@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,9 @@ from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.log import logger
 from stepwell.storage.derived import ArrayWriter, raise_if_full
 from stepwell.storage.events import EventLog
-from stepwell.storage.files import BATCH_ROWS, Rows
+from stepwell.storage.files import Rows
 from stepwell.storage.lineage import Input, Origin
+from stepwell.storage.log_rows import chained, event_rows, feature_rows, list_rows, merged_rows
 from stepwell.storage.log_schema import KEY, LogSchema
 from stepwell.storage.node_features import NodeSpill, spill_node_features
 from stepwell.storage.sort import Events, Sorter, sorter
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["append_events", "delete_events", "ingest_events"]
 
 log = logger(__name__)
-
-Part: TypeAlias = "dict[str, npt.NDArray[np.generic]]"
 
 
 def ingest_events(
@@ -128,7 +127,7 @@ def ingest_events(
                 tables[part] = lake.commit_table(part, _node_rows(job, nodes), "replace")
         if spill.features is not None:
             part = f"{name}.features"
-            tables[part] = lake.commit_table(part, _feature_rows(spill.features, 0), "replace")
+            tables[part] = lake.commit_table(part, feature_rows(spill.features, 0), "replace")
         schema = replace(schema, tables=tuple(tables.items()))
         origin = Origin("ingest", (Input(rows.where),), {"columns": json.dumps(asdict(columns))})
         _commit(lake, name, event_rows(events), schema, origin, expected)
@@ -180,7 +179,7 @@ def append_events(
             tables = dict(schema.tables)
             _extend(lake, tables, f"{name}.nodes", job.new_nodes(name, schema.spaces))
         if spill.features is not None:
-            _extend(lake, tables, f"{name}.features", _feature_rows(spill.features, schema.next_id))
+            _extend(lake, tables, f"{name}.features", feature_rows(spill.features, schema.next_id))
         new = replace(
             schema,
             num_events=schema.num_events + len(late),
@@ -192,7 +191,7 @@ def append_events(
             tables=tuple(tables.items()),
         )
         merged = merged_rows(_events_of(old), late)
-        rewritten = _chain(merged, _tombstones(lake, old))
+        rewritten = chained(merged, _tombstones(lake, old))
         origin = Origin("append", (Input(name, old.snapshot.version), Input(rows.where)), {"events": len(late)})
         _commit(lake, name, rewritten, new, origin, old.snapshot.version)
     return _carried(lake, name, old)
@@ -223,7 +222,7 @@ def delete_events(lake: Lake, name: str, event_ids: npt.ArrayLike) -> EventLog:
         raise InvalidValueError("event_ids", missing[:5].tolist(), f"ids of events in {old.name}")
     position = np.where(gone, np.int32(-1), np.cumsum(~gone, dtype=np.int32) - np.int32(1))
     new = replace(schema, num_events=int((~gone).sum()), parent=old.snapshot.version, fingerprint="")
-    rewritten = _chain(event_rows(_events_of(old), position), _tombstones(lake, old))
+    rewritten = chained(event_rows(_events_of(old), position), _tombstones(lake, old))
     origin = Origin("delete", (Input(name, old.snapshot.version),), {"events": len(ids)})
     _commit(lake, name, rewritten, new, origin, old.snapshot.version)
     return _carried(lake, name, old)
@@ -312,7 +311,6 @@ def _notes(rows: Rows, spill: Spill) -> tuple[str, ...]:
 @contextmanager
 def _scratch(lake: Lake, name: str) -> Iterator[Path]:
     """Give a folder for spill files beside the lake's indexes; it goes in every case, and stale ones never matter."""
-
     root = index_root(lake)
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".ingest-", dir=root))
@@ -354,64 +352,7 @@ def _extend(lake: Lake, tables: dict[str, int], part: str, rows: Rows) -> None:
     if newest == named.version:
         tables[part] = lake.commit_table(part, rows, "append", expected=newest)
     else:
-        tables[part] = lake.commit_table(part, _chain(named.rows, rows), "replace", expected=newest)
-
-
-def _chain(first: Rows, second: Rows) -> Rows:
-    def start(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for rows in (first, second):
-            for batch in rows.start(columns):
-                yield batch.cast(pa.schema([first.schema.field(name) for name in columns]))
-
-    return replace(first, start=start, num_rows=None)
-
-
-def event_rows(events: Events, position: npt.NDArray[np.integer] | None = None) -> Rows:
-    """Return the rows of the events' table, in bounded memory; positions are those of `events` if not given."""
-    columns = events.columns()
-
-    def parts() -> Iterator[Part]:
-        for begin in range(0, len(events), BATCH_ROWS):
-            window = np.s_[begin : min(begin + BATCH_ROWS, len(events))]
-            place = np.arange(window.start, window.stop) if position is None else position[window].astype(np.int64)
-            yield {"position": place, **{name: column[window] for name, column in columns.items()}}
-
-    return _as_rows(columns, parts)
-
-
-def merged_rows(old: Events, late: Events) -> Rows:
-    """Merge two sorted runs of events into one; of equal times the old come first."""
-    columns, added = old.columns(), late.columns()
-    place = np.searchsorted(old.time, late.time, side="right") + np.arange(len(late))
-
-    def parts() -> Iterator[Part]:
-        total = len(old) + len(late)
-        for begin in range(0, total, BATCH_ROWS):
-            end = min(begin + BATCH_ROWS, total)
-            first, last = (int(i) for i in np.searchsorted(place, [begin, end]))
-            is_late = np.zeros(end - begin, dtype=bool)
-            is_late[place[first:last] - begin] = True
-            part: Part = {"position": np.arange(begin, end)}
-            for name, column in columns.items():
-                part[name] = np.empty(end - begin, column.dtype)
-                part[name][is_late] = added[name][first:last]
-                part[name][~is_late] = column[begin - first : end - last]
-            yield part
-
-    return _as_rows(columns, parts)
-
-
-def _as_rows(columns: Part, parts: Callable[[], Iterator[Part]]) -> Rows:
-    kinds = {"event_id": np.dtype(np.int64), "position": np.dtype(np.int64)} | {
-        name: column.dtype for name, column in columns.items()
-    }
-    schema = pa.schema([(name, pa.from_numpy_dtype(kind)) for name, kind in kinds.items()])
-
-    def start(names: list[str]) -> Iterator[pa.RecordBatch]:
-        for part in parts():
-            yield pa.record_batch([pa.array(part[name]) for name in names], names=names)
-
-    return Rows("events", schema, start)
+        tables[part] = lake.commit_table(part, chained(named.rows, rows), "replace", expected=newest)
 
 
 def _events_of(events: EventLog) -> Events:
@@ -430,36 +371,11 @@ def _tombstones(lake: Lake, events: EventLog) -> Rows:
     return Rows("tombstones", table.schema, start)
 
 
-def _feature_rows(features: npt.NDArray[np.generic], first_id: int) -> Rows:
-    schema = pa.schema([("event_id", pa.int64()), ("feature", pa.list_(pa.float32()))])
-    step = max(1, min(BATCH_ROWS, (4 << 20) // (4 * max(1, features.shape[1]))))
-
-    def blocks() -> Iterator[tuple[Ids, npt.NDArray[np.generic]]]:
-        for begin in range(0, len(features), step):
-            block = features[begin : begin + step]
-            yield first_id + np.arange(begin, begin + len(block)), block
-
-    return Rows("features", schema, lambda columns: list_batches(schema, blocks(), columns))
-
-
 def _node_rows(job: Sorter, nodes: NodeSpill) -> Rows:
-    schema = pa.schema([("node", pa.int64()), ("feature", pa.list_(pa.float32()))])
-
     def blocks() -> Iterator[tuple[Ids, npt.NDArray[np.generic]]]:
         begin = 0
         for ids in job.node_of(nodes.keys):
             yield ids, nodes.features[begin : begin + len(ids)]
             begin += len(ids)
 
-    return Rows("node features", schema, lambda columns: list_batches(schema, blocks(), columns))
-
-
-def list_batches(
-    schema: pa.Schema, blocks: Iterable[tuple[Ids, npt.NDArray[np.generic]]], columns: list[str]
-) -> Iterator[pa.RecordBatch]:
-    """Yield (ids, matrix) blocks as rows of an id and a list."""
-    for ids, block in blocks:
-        offsets = pa.array(np.arange(0, block.size + 1, block.shape[1], dtype=np.int32))
-        values = pa.array(np.ascontiguousarray(block, dtype=np.float32).reshape(-1))
-        arrays = [pa.array(ids), pa.ListArray.from_arrays(offsets, values)]
-        yield pa.record_batch(arrays, schema=schema).select(columns)
+    return list_rows("node", blocks)

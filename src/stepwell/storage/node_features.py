@@ -90,7 +90,7 @@ def spill_node_features(source: Source | None, spaces: tuple[str, ...], folder: 
                     ]
                     keys.write_batch(pa.record_batch(arrays, schema=schema))
                     own.write_batch(pa.record_batch(arrays, schema=schema))
-                    features.write(memoryview(matrix).cast("B"))
+                    features.write(np.ascontiguousarray(matrix).data)
                     row += len(key)
     if not width:
         raise DataError(

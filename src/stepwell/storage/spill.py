@@ -129,7 +129,7 @@ def spill_source(rows: Rows, columns: Columns, folder: Path, *, text: bool, type
             if columns.features:
                 matrix = read.matrix(columns.features, spill.width)
                 spill.width = matrix.shape[1]
-                features.write(memoryview(matrix).cast("B"))
+                features.write(np.ascontiguousarray(matrix).data)
             if spill.sorted:
                 spill.sorted = bool((ticks[1:] >= ticks[:-1]).all()) and (last is None or last <= ticks[0])
             last = ticks[-1]

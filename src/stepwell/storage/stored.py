@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stepwell.core.batch import Ids
-from stepwell.core.errors import DataError
+from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.core.settings import settings
 from stepwell.storage.build import SortedEvents, build_rows, update_rows
 from stepwell.storage.derived import MANIFEST, Arrays, ArrayWriter, folder_of, open_arrays, open_or_build
@@ -121,6 +122,7 @@ class _Stored:
             open_index=self.index,
             has_index=lambda: (self.folder("tcsr") / MANIFEST).exists(),
             find_keys=partial(_find_keys, self.side("nodes"), schema.num_nodes),
+            find_nodes=partial(_find_nodes, self.side("nodes"), schema),
         )
 
     # Building -----------------------------------------------------------------------------------------------------
@@ -232,8 +234,6 @@ def _lists(table: Table, key: str, first: int = 0) -> Iterator[tuple[Ids, npt.ND
 
 def _find_keys(nodes: Table, num_nodes: int, ids: Ids) -> npt.NDArray[np.generic]:
     """Look the keys of `ids` up in one pass over the nodes' table; memory is that of the answer."""
-    from stepwell.core.errors import InvalidValueError
-
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < num_nodes:
         raise InvalidValueError("nodes", (int(ids.min()), int(ids.max())), f"from 0 to {num_nodes - 1}")
     wanted, inverse = np.unique(ids, return_inverse=True)
@@ -249,3 +249,25 @@ def _find_keys(nodes: Table, num_nodes: int, ids: Ids) -> npt.NDArray[np.generic
         )
         found[row[hit]] = batch.column("key").filter(pa.array(hit)).to_numpy(zero_copy_only=False)
     return found[inverse.reshape(ids.shape)]
+
+
+def _find_nodes(table: Table, schema: LogSchema, keys: npt.ArrayLike, space: str) -> Ids:
+    """Look the nodes of `keys` up in one pass over the nodes' table; memory is that of the answer."""
+    if not space and len(schema.spaces) > 1:
+        raise InvalidValueError(
+            "space", space, f"one of {', '.join(schema.spaces)}, because the log has several key spaces"
+        )
+    if space and space not in schema.spaces:
+        raise UnknownNameError("key space", space, schema.spaces)
+    try:
+        wanted = pa.array(keys).cast(pa.string() if schema.text else pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise InvalidValueError("keys", str(error), "text" if schema.text else "integers") from error
+    found = np.full(len(wanted), -1, np.int64)
+    code = schema.spaces.index(space) if space else 0
+    for batch in table.batches(["node", "type", "key"]):
+        own = batch.filter(pc.equal(batch.column("type"), code))
+        place = pc.index_in(wanted, own.column("key"))
+        hit = place.is_valid().to_numpy(zero_copy_only=False)
+        found[hit] = own.column("node").take(place.drop_null()).to_numpy()
+    return found

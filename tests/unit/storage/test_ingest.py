@@ -60,6 +60,17 @@ def test_the_tables_can_be_read_without_us(lake, edits):
     assert rows.column("key").to_pylist() == ["cyd", "ann", "bob", "bob"]
 
 
+def test_nodes_are_found_by_the_users_keys(lake, edits):
+    log = lake.events("edits", edits, **ENDS)
+    assert log.nodes(["cyd", "nobody", "ann", "cyd"], "user").tolist() == [2, -1, 0, 2]
+    assert log.nodes(["P2"], space="page").tolist() == [4]
+    with pytest.raises(InvalidValueError, match="several key spaces"):
+        log.nodes(["cyd"])
+    with pytest.raises(UnknownNameError, match="Did you mean 'page'"):
+        log.nodes(["P2"], space="pages")
+    assert EventLog.from_arrays([0], [1], [5]).nodes([1, 7]).tolist() == [1, -1]
+
+
 def test_plain_columns_share_one_key_space(lake):
     log = lake.events("calls", {"src": np.array([7, 3]), "dst": np.array([3, 7]), "time": np.array([1, 2])})
     assert log.keys([0, 1]).tolist() == [3, 7]
