@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from stepwell.storage.query import quoted
+from stepwell.storage.query import quoted, show
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def diff_tables(connection: duckdb.DuckDBPyConnection, before: Table, after: Tab
 
     Cost: two passes over both; DuckDB spills to disk above its memory limit.
     """
-    connection.register("before", before.dataset)
-    connection.register("after", after.dataset)
+    show(connection, "before", before)
+    show(connection, "after", after)
     old, new = before.schema, after.schema
     both = [name for name in old.names if name in new.names and old.field(name).type == new.field(name).type]
     changed = [

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 
 from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.core.log import logger
 from stepwell.storage.files import Rows, first_line
 from stepwell.storage.lineage import Input
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
     import duckdb
+
+log = logger(__name__)
 
 
 class Catalog(Protocol):
@@ -81,6 +84,28 @@ def query_rows(query: str, catalog: Catalog, budget: str = "1GiB") -> tuple[Rows
     return Rows(where, reader.schema, start), read
 
 
+def show(connection: duckdb.DuckDBPyConnection, view: str, table: Table) -> None:
+    """Make a version visible under the name `view`.
+
+    DuckDB reads local files itself, within its memory limit; a table that another program has partitioned, or whose
+    files differ in their columns, goes through Arrow.
+    """
+    import duckdb
+
+    files = [file.path for file in table.dataset.get_fragments()]
+    root = Path(table.delta.table_uri.removeprefix("file://"))
+    if files and root.is_dir() and not table.delta.metadata().partition_columns:
+        paths = ", ".join("'" + str(root / file).replace("'", "''") + "'" for file in files)
+        try:
+            connection.execute(f"create view {quoted(view)} as from read_parquet([{paths}])").fetchall()
+            if connection.table(quoted(view)).columns == table.schema.names:
+                return
+            connection.execute(f"drop view {quoted(view)}").fetchall()
+        except duckdb.Error as error:
+            log.info("%s is read through Arrow: %s", view, first_line(error))
+    connection.register(view, table.dataset)
+
+
 def _register(connection: duckdb.DuckDBPyConnection, query: str, catalog: Catalog) -> list[Input]:
     """Make the tables whose names stand in the query visible; return them with their versions."""
     read = []
@@ -88,7 +113,7 @@ def _register(connection: duckdb.DuckDBPyConnection, query: str, catalog: Catalo
         found = set(re.findall(rf"(?<![\w.-]){re.escape(name)}(@\d+)?(?![\w@-])", query, re.IGNORECASE))
         for at in sorted(found):
             table = catalog.table(name, int(at[1:]) if at else None)
-            connection.register(name + at, table.dataset)
+            show(connection, name + at, table)
             read.append(Input(name, table.version))
         if "." in name and "" in found:
             schema, _, part = name.partition(".")
@@ -99,6 +124,11 @@ def _register(connection: duckdb.DuckDBPyConnection, query: str, catalog: Catalo
 
 def _refused(where: str, error: Exception, catalog: Catalog) -> DataError:
     known = ", ".join(catalog.names()) or "an empty lake"
+    if "Out of Memory" in str(error):
+        allowed = "what fits the budget with its spill files"
+        return DataError(
+            where, f"ran out of memory ({first_line(error)})", allowed, "pass a larger budget= or ask for less"
+        )
     return DataError(
         where, f"was refused ({first_line(error)})", f"one DuckDB select over {known}", "correct the query"
     )

@@ -85,11 +85,22 @@ class Table:
         return self._scan(rows.schema.names, batch_rows)
 
     def _scan(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        for batch in self.dataset.to_batches(
-            columns=columns, batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
-        ):
-            if batch.num_rows:
-                yield batch
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        # A dataset's own scan reads whole files ahead (0.7 GiB for wide rows); one row group at a time does not.
+        options = ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+        pool = pa.system_memory_pool()
+        for file in self.dataset.get_fragments():
+            for group in file.split_by_row_group():
+                for batch in group.to_batches(
+                    schema=self.schema,
+                    columns=columns,
+                    batch_size=batch_rows,
+                    fragment_scan_options=options,
+                    memory_pool=pool,
+                ):
+                    if batch.num_rows:
+                        yield batch
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the whole version into memory."""
