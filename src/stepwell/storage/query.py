@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -93,7 +94,7 @@ def show(connection: duckdb.DuckDBPyConnection, view: str, table: Table) -> None
     import duckdb
 
     files = [file.path for file in table.dataset.get_fragments()]
-    root = Path(table.delta.table_uri.removeprefix("file://"))
+    root = Path(unquote(table.delta.table_uri.removeprefix("file://")))
     if files and root.is_dir() and not table.delta.metadata().partition_columns:
         paths = ", ".join("'" + str(root / file).replace("'", "''") + "'" for file in files)
         try:
