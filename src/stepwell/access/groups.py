@@ -2,13 +2,14 @@
 
 A batch of a table is small work: gathering 256 rows takes microseconds, and the calls around it take more. A source and
 stages that say `by_row` give the same values for a row whichever rows stand beside it, so consecutive batches may be
-read, prepared and moved together and cut apart afterwards. Groups double from one batch up, so that the first batch of
+read, prepared and moved together and cut apart afterwards. Groups grow from one batch up, so that the first batch of
 an epoch does not wait for the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -18,6 +19,7 @@ import torch
 
 from stepwell.access.ahead import map_ahead
 from stepwell.core import Batch, Slice, Statistics
+from stepwell.kernels.threads import serial
 from stepwell.storage import Codes, Ragged
 
 Item = TypeVar("Item")
@@ -54,7 +56,12 @@ def make_in_groups(
         stats: Of the source; its `row_bytes` bound a group to 4 MiB.
     """
     most = max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, stats.row_bytes)))
-    made = map_ahead(lambda group: _make(make, group), _groups(cuts, most), depth)
+
+    def work(group: list[Slice]) -> Made:
+        with serial() if depth > 1 else nullcontext():
+            return _make(make, group)
+
+    made = map_ahead(work, _groups(cuts, most), depth)
     try:
         for group in made:
             yield from group.batches
@@ -65,11 +72,11 @@ def make_in_groups(
 
 
 def _groups(cuts: Iterator[Slice], most: int) -> Iterator[list[Slice]]:
-    """Yield runs of slices: one, two, four, ... with at most `most` rows (but at least one slice)."""
+    """Yield runs of slices: one, four, sixteen, ... with at most `most` rows (but at least one slice)."""
     size = 1
     while group := list(islice(cuts, size)):
         yield group
-        size = max(1, min(2 * size, most // max(1, len(group[0]))))
+        size = max(1, min(4 * size, most // max(1, len(group[0]))))
 
 
 def _make(make: Callable[[Slice, int], Batch], group: list[Slice]) -> Made:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from numba import config, get_num_threads, set_num_threads
@@ -21,12 +22,23 @@ CELLS_PER_THREAD = 2048
 """Output cells that pay for one more thread: a launch costs about 2 us, a cell about 5 ns (two-core measurement)."""
 
 _region = threading.Lock()
+_here = threading.local()
 _owner: list[int] = []
 
 
 def num_threads() -> int:
     """Return how many threads a large kernel uses now: torch's number, up to what Numba has started."""
     return min(torch.get_num_threads(), int(config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set from the environment at import
+
+
+@contextmanager
+def serial() -> Iterator[None]:
+    """Run this thread's kernels serially while the block runs: it is one of several workers already."""
+    before, _here.serial = getattr(_here, "serial", False), True
+    try:
+        yield
+    finally:
+        _here.serial = before
 
 
 def launch(rows: int, cells: int, ranged: Callable[..., None], parallel: Callable[..., None], *args: object) -> None:
@@ -39,7 +51,7 @@ def launch(rows: int, cells: int, ranged: Callable[..., None], parallel: Callabl
         parallel: `parallel(threads, rows, *args)` calls `ranged` for one range a thread.
         args: The kernel's arrays and numbers.
     """
-    threads = min(num_threads(), cells // CELLS_PER_THREAD + 1, rows)
+    threads = 1 if getattr(_here, "serial", False) else min(num_threads(), cells // CELLS_PER_THREAD + 1, rows)
     if threads > 1 and _enter():
         mask = get_num_threads()
         try:

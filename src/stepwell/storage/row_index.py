@@ -60,13 +60,13 @@ def build_rows(
 
     Args:
         scan: The table's rows in order, as Arrow record batches of any size.
-        schema: Their schema: numbers, booleans, dates and times, strings, binaries, fixed-size lists of numbers.
+        schema: Their schema: numbers, booleans, dates and times, strings, binaries, lists of numbers of one length.
         folder: Where the index goes.
         where: The table's name, for messages.
         budget_bytes: Memory to use beyond the scan's own batches, at least 1 MiB.
 
     Raises:
-        DataError: If a column has a type that no batch can hold, or a missing value inside a list.
+        DataError: If a column has a type that no batch can hold, or lists of several lengths.
         InvalidValueError: If the budget is below 1 MiB.
 
     Cost:
@@ -217,31 +217,47 @@ class _Scalars:
 
 
 class _Matrix:
-    """A fixed-size list or fixed-size binary column."""
+    """A column of lists of one length, or of fixed-size binary; the first row says the length if the type does not."""
 
     def __init__(self, folder: _Folder, field: pa.Field, dtype: np.dtype[np.generic], width: int, where: str) -> None:
-        self._name, self._dtype, self._width, self._where = field.name, dtype, width, where
-        self._file = folder.file(f"{column_stem(field.name)}.npy", dtype, (width,))
-        self._rows = 0
+        self._folder, self._name, self._dtype, self._where = folder, field.name, dtype, where
+        self._width, self._rows = width, 0
+        self._file: _File | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
         array = batch.column(self._name)
         if array.null_count:
-            row = self._rows + int(np.flatnonzero(~array.is_valid().to_numpy(zero_copy_only=False))[0])
-            raise DataError(
-                f"{self._where}, column {self._name!r}, row {row}", "the value is missing",
-                f"{self._width} values", "fill or drop such rows before writing the table",
-            )  # fmt: skip
+            self._refuse(~array.is_valid().to_numpy(zero_copy_only=False), "the value is missing")
         if pa.types.is_fixed_size_binary(array.type):
             whole = np.frombuffer(array.buffers()[1], np.uint8)
             begin = array.offset * self._width
-            self._file.add(whole[begin : begin + len(array) * self._width])
+            found = whole[begin : begin + len(array) * self._width]
         else:
-            self._file.add(_numbers(array.flatten(), self._dtype))
+            lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+            self._width = int(lengths[0]) if self._width < 0 else self._width
+            if (lengths != self._width).any():
+                self._refuse(lengths != self._width, "the list has another length")
+            found = _numbers(array.flatten(), self._dtype)
+        self._open().add(found)
         self._rows += len(array)
 
+    def _open(self) -> _File:
+        if self._file is None:
+            name, width = f"{column_stem(self._name)}.npy", max(0, self._width)
+            self._file = self._folder.file(name, self._dtype, (width,))
+        return self._file
+
+    def _refuse(self, bad: npt.NDArray[np.bool_], problem: str) -> None:
+        raise DataError(
+            f"{self._where}, column {self._name!r}, row {self._rows + int(np.flatnonzero(bad)[0])}",
+            problem,
+            f"{self._width} values in every row" if self._width >= 0 else "lists of one length",
+            "fill, cut or drop such rows before writing the table, or open the rows without the column",
+        )
+
     def finish(self, rows: int) -> tuple[list[RowColumn], dict[str, tuple[int, str]]]:
-        return [RowColumn(self._name, "matrix", self._file.path.name)], self._file.finish(rows)
+        file = self._open()
+        return [RowColumn(self._name, "matrix", file.path.name)], file.finish(rows)
 
 
 class _Bytes:
@@ -335,8 +351,9 @@ def _writers(schema: pa.Schema, folder: _Folder, where: str) -> list[_Writer]:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_fixed_size_binary(kind):
             writers.append(_Matrix(folder, field, np.dtype(np.uint8), kind.byte_width, where))
-        elif pa.types.is_fixed_size_list(kind) and (inner := _dtype(kind.value_type)) is not None:
-            writers.append(_Matrix(folder, field, inner, kind.list_size, where))
+        elif _is_list(kind) and (inner := _dtype(kind.value_type)) is not None:
+            width = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
+            writers.append(_Matrix(folder, field, inner, width, where))
         elif _is_bytes(kind):
             writers.append(_Bytes(folder, field))
         elif (dtype := _dtype(kind)) is not None:
@@ -344,7 +361,7 @@ def _writers(schema: pa.Schema, folder: _Folder, where: str) -> list[_Writer]:
         else:
             raise DataError(
                 f"{where}, column {field.name!r}", f"no batch can hold type {field.type}",
-                "numbers, booleans, dates, times, strings, binaries, fixed-size lists of numbers",
+                "numbers, booleans, dates, times, strings, binaries, lists of numbers of one length",
                 "cast or drop the column before writing the table, or open the rows without it",
             )  # fmt: skip
     return [*(_Scalars(folder, dtype, names) for dtype, names in scalars.items()), *writers]
@@ -354,6 +371,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     t = pa.types
     return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind) or t.is_binary(kind)
                 or t.is_large_binary(kind) or t.is_binary_view(kind))  # fmt: skip
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _dtype(kind: pa.DataType) -> np.dtype[np.generic] | None:

@@ -2,7 +2,7 @@
 
 A lake's Parquet files are columnar, compressed and cut into row groups: fine to scan, hopeless to shuffle. The
 row index keeps the same values as memory-mapped arrays, written once: scalar columns of one type side by side in a
-matrix (a row is one contiguous read), a fixed-size list or binary column as a matrix of its own, strings with few
+matrix (a row is one contiguous read), lists of one length as a matrix of their own, strings with few
 distinct values as codes, other strings and binaries as offsets and bytes. It is derived data: it can be deleted
 and is built again.
 """

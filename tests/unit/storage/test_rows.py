@@ -119,6 +119,15 @@ def test_a_missing_list_is_refused_with_its_row(tmp_path):
         build_rows([batch], batch.schema, tmp_path / "rows", where="t@0")
 
 
+def test_lists_of_one_length_are_a_matrix_and_others_are_refused_with_their_row(tmp_path):
+    lists = [[float(i), i + 0.5] for i in range(20)]
+    batch = pa.record_batch({"v": lists})
+    assert built(batch, tmp_path).read(Slice(0, 0, 0, 20)).array("v").tolist() == lists
+    batch = pa.record_batch({"v": [*lists[:11], [1.0]]})
+    with pytest.raises(DataError, match=r"row 11: the list has another length. Allowed: 2 values"):
+        built(batch, tmp_path / "other")
+
+
 def test_damage_is_found(tmp_path):
     rows = built(table(20), tmp_path)
     rows.verify()
