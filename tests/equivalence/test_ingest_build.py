@@ -96,8 +96,9 @@ work()
 lake = stepwell.storage.open(folder / "lake")
 assert len(lake.events("log")) == 20_000
 for part in (folder / "lake").glob("_index/log@*/*-*/"):
-    if not part.name.startswith("."):
-        open_arrays(part, verify=True)
+    open_arrays(part, verify=True)
+left = [*folder.glob(".index*"), *(folder / "lake").glob("_index/**/.*")]
+assert not left, left
 """
 
 

@@ -7,13 +7,15 @@ mapped, so a full disk is an error and never a crash. Opening checks shapes and 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -27,6 +29,7 @@ from stepwell.core.state import Json, sync
 FORMAT = 1
 """Version of the folder's layout."""
 MANIFEST = "manifest.json"
+_LOCK = "lock"
 
 Arrays: TypeAlias = "dict[str, npt.NDArray[np.generic]]"
 
@@ -79,9 +82,11 @@ def write_arrays(folder: Path, build: Callable[[ArrayWriter], None]) -> None:
 
     Cost: what `build` does, one read of every file for its checksum, one flush.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    aside.mkdir()
+    with scratch_folder(folder.parent, f".{folder.name}.") as aside:
+        _fill_and_rename(aside, folder, build)
+
+
+def _fill_and_rename(aside: Path, folder: Path, build: Callable[[ArrayWriter], None]) -> None:
     try:
         build(ArrayWriter(aside))
         paths = sorted(aside.glob("*.npy"))
@@ -90,6 +95,7 @@ def write_arrays(folder: Path, build: Callable[[ArrayWriter], None]) -> None:
         (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
         for path in (*aside.iterdir(), aside):
             sync(path)
+        (aside / _LOCK).unlink()
         try:
             aside.replace(folder)
         except OSError:
@@ -99,8 +105,35 @@ def write_arrays(folder: Path, build: Callable[[ArrayWriter], None]) -> None:
     except OSError as error:
         raise_if_full(str(folder), error)
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a fresh folder that goes when the block ends, and sweep away what killed processes left behind.
+
+    A folder in use holds a lock that the kernel drops with its process, so a dead one is told from a living one.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for other in parent.glob(f"{prefix}*"):
+        _sweep(other)
+    folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove a folder whose lock nobody holds."""
+    try:
+        with (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return
 
 
 def raise_if_full(where: str, error: OSError) -> None:

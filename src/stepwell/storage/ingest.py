@@ -9,8 +9,6 @@ arrival; `position` is the rank by (time, event_id) in its version, and -1 is th
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -24,7 +22,7 @@ import pyarrow as pa
 from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.log import logger
-from stepwell.storage.derived import ArrayWriter, raise_if_full
+from stepwell.storage.derived import ArrayWriter, raise_if_full, scratch_folder
 from stepwell.storage.events import EventLog
 from stepwell.storage.files import Rows
 from stepwell.storage.lineage import Input, Origin
@@ -310,17 +308,13 @@ def _notes(rows: Rows, spill: Spill) -> tuple[str, ...]:
 
 @contextmanager
 def _scratch(lake: Lake, name: str) -> Iterator[Path]:
-    """Give a folder for spill files beside the lake's indexes; it goes in every case, and stale ones never matter."""
-    root = index_root(lake)
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".ingest-", dir=root))
+    """Give a folder for spill files beside the lake's indexes."""
     try:
-        yield folder
+        with scratch_folder(index_root(lake), ".ingest-") as folder:
+            yield folder
     except OSError as error:
         raise_if_full(name, error)
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # Rows to commit ---------------------------------------------------------------------------------------------------
