@@ -37,7 +37,8 @@ def test_any_budget_gives_the_index_of_the_build_in_memory(
 ):
     src, dst, time_ = columns(num_events, num_nodes, seed)
     folder = tmp_path_factory.mktemp("rows")
-    build_rows(SortedEvents(src, dst, time_, num_nodes, directed), ArrayWriter(folder), budget_bytes=budget)
+    events = SortedEvents(src, dst, time_, num_nodes, directed)
+    build_rows(events, ArrayWriter(folder), budget_bytes=budget, num_threads=1 + seed % 3)
     expected = TemporalCSR.from_events(src, dst, time_, num_nodes, directed=directed)
     for name in NAMES:
         assert np.load(folder / f"{name}.npy").tolist() == getattr(expected, name).tolist(), name

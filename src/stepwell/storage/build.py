@@ -17,6 +17,7 @@ from queue import SimpleQueue
 import numba
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from stepwell.core.batch import Ids
 from stepwell.core.errors import InvalidValueError
@@ -27,6 +28,8 @@ Int32s = npt.NDArray[np.int32]
 
 _RECORD_BYTES = 16
 _CURSOR_BYTES = 4
+_THREAD_BYTES = 64 << 20
+"""A thread with less than this reads the events too often."""
 _SPARE_BYTES = 128 << 20
 """Left for the interpreter's own growth (threads, compiled code) out of a budget above twice as much."""
 
@@ -50,7 +53,7 @@ class SortedEvents:
     directed: bool = False
 
 
-def build_rows(events: SortedEvents, writer: ArrayWriter, *, budget_bytes: int, num_threads: int = 2) -> None:
+def build_rows(events: SortedEvents, writer: ArrayWriter, *, budget_bytes: int, num_threads: int | None = None) -> None:
     """Write `indptr`, `neighbor`, `event` and `time` of an index.
 
     Args:
@@ -58,7 +61,7 @@ def build_rows(events: SortedEvents, writer: ArrayWriter, *, budget_bytes: int, 
         writer: Where the arrays go.
         budget_bytes: Private memory to use; mapped pages of files do not count. Smaller budgets read the events
             more often.
-        num_threads: Threads that share the ranges.
+        num_threads: Threads that share the ranges; by default torch's number, fewer for a small budget.
 
     Raises:
         InvalidValueError: If an id is outside `[0, N)`.
@@ -66,6 +69,7 @@ def build_rows(events: SortedEvents, writer: ArrayWriter, *, budget_bytes: int, 
 
     Cost: `1 + 16 M / budget` passes over the events, for M entries; every byte of the index is written once.
     """
+    num_threads = num_threads or max(1, min(torch.get_num_threads(), budget_bytes // _THREAD_BYTES))
     indptr = writer.create("indptr", (events.num_nodes + 1,), np.int64)
     _each(lambda bounds: _count_all(events, bounds, indptr[1:]), _parts(events.num_nodes, num_threads), num_threads)
     _accumulate(indptr)
