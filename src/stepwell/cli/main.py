@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except StepwellError as error:
         sys.stderr.write(f"stepwell: {error}\n")
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         sys.stderr.write("\nstepwell: interrupted; a run continues from its last checkpoint with --resume\n")
         return 130
@@ -66,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = verb("datasets", verbs.list_datasets, "List public streams, or show one.", "stepwell datasets collegemsg")
     listing.add_argument("name", nargs="?", default="", help="show this one and whether it is on this machine")
 
+    listing.add_argument("--lake", default="lake", help="also list what this lake holds (default: lake)")
+
     ingest = verb(
         "ingest",
         verbs.ingest,
@@ -83,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
             "plan",
             verbs.plan,
             "Print the plan of a run without running it.",
-            "stepwell plan tgn_collegemsg --set loop.batch_size=1000",
+            "stepwell plan tgn_collegemsg --set batches.size=1000",
         )
     )
     train = _recipe(

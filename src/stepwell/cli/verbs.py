@@ -16,6 +16,7 @@ from stepwell import jobs, recipes, storage
 from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.core.overrides import override
 from stepwell.jobs import Experiment, Result
+from stepwell.jobs.report import write_predictions
 
 Options = argparse.Namespace
 
@@ -34,9 +35,9 @@ def demo(options: Options) -> int:
     if not options.json:
         _say(
             "\nwhat next:\n"
-            f"  open {folder / 'report.html'}             the page with plan, curves and scores\n"
-            "  stepwell train tgn_collegemsg               a published setting\n"
-            "  stepwell demo --data edits.csv --src user:uid --dst page:pid --time ts   your own stream"
+            f"  look at {folder / 'report.html'}: plan, curves and scores\n"
+            "  a published setting:  stepwell train tgn_collegemsg\n"
+            "  your own stream:      stepwell demo --data edits.csv --src user:uid --dst page:pid --time ts"
         )
     return 0
 
@@ -51,11 +52,14 @@ def list_datasets(options: Options) -> int:
         known = any(file.sha256 for file in data.files)
         row = {"name": name, "summary": data.summary, "here": here, "checksum": known}
         rows.append({**row, "download": urls, "source": data.source})
+    held = storage.open(options.lake).names() if Path(options.lake).is_dir() else []
     if options.json:
-        return _json({"datasets": rows})
+        return _json({"datasets": rows, "lake": held})
     for row in rows:
         place = "on disk" if row["here"] else "download" if row["checksum"] else "download, unverified"
         _say(f"{row['name']:<24} {place:<21} {row['summary']}")
+    if held and not options.name:
+        _say(f"in the lake {options.lake}: {', '.join(held)}")
     if options.name:
         _say(
             f"  source    {rows[0]['source']}\n  here      {rows[0]['here'] or 'no'}\n"
@@ -81,7 +85,8 @@ def ingest(options: Options) -> int:
     )
     for note in log.notes:
         _say(f"  note: {note}")
-    _say(f"next: stepwell train link --set data.name={log.name.split('@')[0]} --set data.lake={options.lake}")
+    name = log.name.split("@")[0]
+    _say(f"next: stepwell train link --set data.name={name} --set data.lake={options.lake} --out runs/{name}")
     return 0
 
 
@@ -108,11 +113,10 @@ def train(options: Options) -> int:
 
 def evaluate(options: Options) -> int:
     """Score a trained run."""
-    scores = jobs.open_run(Path(options.folder)).evaluate(options.protocol)
+    report = jobs.open_run(Path(options.folder)).evaluate(options.protocol)
     if options.json:
-        return _json({"scores": jobs.score_rows(scores)})
-    for score in scores:
-        _say(str(score))
+        return _json({"scores": jobs.score_rows(report.scores)})
+    _say(str(report))
     return 0
 
 
@@ -121,7 +125,7 @@ def predict(options: Options) -> int:
     source = storage.open_source(options.pairs)
     pairs = pa.Table.from_batches(source.batches(), schema=source.schema)
     table = jobs.open_run(Path(options.folder)).predict(pairs)
-    out = jobs.write_predictions(table, Path(options.out))
+    out = write_predictions(table, Path(options.out))
     if options.json:
         return _json({"rows": table.num_rows, "out": str(out)})
     _say(f"{table.num_rows:,} scores written to {out}")
@@ -191,7 +195,13 @@ def _unit(text: str) -> str | tuple[str, str]:
 
 def _matching(patterns: str, names: list[str]) -> list[str]:
     chosen = [p for p in patterns.split(",") if p]
-    return [n for n in names if any(n == p or (p.endswith("*") and n.startswith(p[:-1])) for p in chosen)]
+    found: list[str] = []
+    for pattern in chosen:
+        some = [n for n in names if n == pattern or (pattern.endswith("*") and n.startswith(pattern[:-1]))]
+        if not some:
+            raise UnknownNameError("feature column", pattern, names)
+        found += some
+    return list(dict.fromkeys(found))
 
 
 def _show(result: Result, folder: Path, *, as_json: bool) -> None:

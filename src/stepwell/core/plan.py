@@ -123,25 +123,34 @@ class PlanNode:
         lines = self.rows()
         labels = ["  " * depth + ("-> " if depth else "") + node.name for depth, node in lines]
         width = max(len(label) for label in [*labels, "plan"])
+        costs = [cost for _, node in lines for cost in (node.predicted, node.measured) if cost is not None]
         analysed = any(node.measured is not None for _, node in lines)
-        head = f"{'plan':<{width}}  {'rows':>8} {'bytes':>9} {'hit':>5} {'seconds':>9}"
+        hits = any(cost.hit_rate is not None for cost in costs)
+        names = ["rows", "bytes", *(["hit"] if hits else []), "seconds"]
+        block = " ".join(f"{name:>{_WIDTHS[name]}}" for name in names)
+        top, head = f"{'':<{width}}  {'predicted':>{len(block)}}", f"{'plan':<{width}}  {block}"
         if analysed:
-            head += f" | {'rows':>8} {'bytes':>9} {'hit':>5} {'seconds':>9}"
-        out = ["predicted".rjust(width + 36) + ("   measured".ljust(36) if analysed else ""), head + "   why"]
+            top, head = f"{top} | {'measured':>{len(block)}}", f"{head} | {block}"
+        out = [top, f"{head}   why"]
         for label, (_, node) in zip(labels, lines, strict=True):
-            text = f"{label:<{width}}  {_columns(node.predicted)}"
+            text = f"{label:<{width}}  {_columns(node.predicted, names)}"
             if analysed:
-                text += f" | {_columns(node.measured or Cost())}"
+                text += f" | {_columns(node.measured or Cost(), names)}"
             out.append(f"{text}   {node.why}".rstrip())
         return "\n".join(out)
 
 
-def _columns(cost: Cost) -> str:
-    rows = "-" if cost.rows is None else _short(cost.rows)
-    size = "-" if cost.size_bytes is None else _short(cost.size_bytes, 1024) + "B"
-    hit = "-" if cost.hit_rate is None else f"{cost.hit_rate:.0%}"
-    seconds = "-" if cost.seconds is None else f"{cost.seconds:.3g}"
-    return f"{rows:>8} {size:>9} {hit:>5} {seconds:>9}"
+_WIDTHS = {"rows": 8, "bytes": 9, "hit": 5, "seconds": 9}
+
+
+def _columns(cost: Cost, names: list[str]) -> str:
+    cells = {
+        "rows": "-" if cost.rows is None else _short(cost.rows),
+        "bytes": "-" if cost.size_bytes is None else _short(cost.size_bytes, 1024) + "B",
+        "hit": "-" if cost.hit_rate is None else f"{cost.hit_rate:.0%}",
+        "seconds": "-" if cost.seconds is None else f"{cost.seconds:.3g}",
+    }
+    return " ".join(f"{cells[name]:>{_WIDTHS[name]}}" for name in names)
 
 
 def _short(value: float, step: int = 1000) -> str:

@@ -234,7 +234,8 @@ def _report(
     row, column = int(where[0]), int(where[1])
     raise LeakError(
         f"The score of event {old.event[row]} (source {old.src[row]}, candidate {old.candidate[row, column]}, "
-        f"time {old.time[row]}) was {scores[0][row, column]!r} and became {scores[1][row, column]!r} with "
+        f"time {old.time[row]}) was {float(scores[0][row, column])!r} and became "
+        f"{float(scores[1][row, column])!r} with "
         f"{change.name} (event {cut}). A score may use strictly earlier events only: look at what the model or the "
         "sampler reads at or after its query."
     )

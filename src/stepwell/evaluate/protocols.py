@@ -102,7 +102,7 @@ class Protocol:
     def differences(self, other: Protocol) -> tuple[str, ...]:
         """Return what differs, one `field: mine, theirs` each."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return tuple(f"{name}: {mine!r}, {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
+        return tuple(f"{name}: {mine!r} here, {theirs!r} there" for name, mine, theirs in pairs if mine != theirs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +127,7 @@ class Score:
         >>> mine - Score("mrr", 0.4, p3(state="stream"), num=100)
         Traceback (most recent call last):
         ...
-        stepwell.core.errors.ProtocolError: mrr and mrr do not compare: state: 'frozen', 'stream'. Rerun ...
+        stepwell.core.errors.ProtocolError: mrr and mrr do not compare: state: 'frozen' here, 'stream' there. Rerun ...
     """
 
     name: str

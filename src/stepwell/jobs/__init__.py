@@ -2,14 +2,12 @@
 
 from stepwell.jobs.experiment import Experiment, read_experiment
 from stepwell.jobs.link_prediction import LinkPrediction, Result
-from stepwell.jobs.node_classification import NodeClassification
-from stepwell.jobs.report import plan_rows, score_rows, write_predictions
+from stepwell.jobs.report import plan_rows, score_rows
 from stepwell.jobs.runs import job, link_prediction, node_classification, open_run, run, time_parts
 
 __all__ = [
     "Experiment",
     "LinkPrediction",
-    "NodeClassification",
     "Result",
     "job",
     "link_prediction",
@@ -20,5 +18,4 @@ __all__ = [
     "run",
     "score_rows",
     "time_parts",
-    "write_predictions",
 ]

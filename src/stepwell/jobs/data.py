@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepwell import datasets, storage
+from stepwell.core.errors import UnknownNameError
 from stepwell.datasets.synthetic import Habits, habits
 from stepwell.jobs.experiment import DataConfig
 from stepwell.storage import EventLog
@@ -29,4 +30,6 @@ def open_data(config: DataConfig) -> EventLog:
             features=["features"],
             budget=config.budget,
         )
+    if config.name not in datasets.datasets:
+        raise UnknownNameError("log or data set", config.name, {"generated", *lake.names(), *datasets.datasets})
     return datasets.datasets[config.name].ingest(lake, budget=config.budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.progress import progress
-from stepwell.evaluate import Report, Score
+from stepwell.evaluate import Report
 from stepwell.jobs.data import open_data
 from stepwell.jobs.experiment import Experiment, ModelConfig, ProtocolName, SamplingConfig, read_experiment
 from stepwell.jobs.link_prediction import LinkPrediction, Result
@@ -75,12 +76,18 @@ def run(experiment: Experiment, folder: Path, *, resume: bool = False) -> Result
         InvalidValueError: If the folder already holds a run and `resume` is false.
     """
     if (folder / "experiment.json").exists() and not resume:
-        raise InvalidValueError("folder", str(folder), "a new folder, or the folder of a run to continue with --resume")
+        raise InvalidValueError(
+            "folder", str(folder), "a new folder (--out on the command line), or that of a run to continue (--resume)"
+        )
+    lake = experiment.data.lake
+    here = lake if "://" in lake else str(Path(lake).resolve())
+    experiment = replace(experiment, data=replace(experiment.data, lake=here))
     write_text(folder / "experiment.json", experiment.to_json())
     made = job(experiment, folder)
     result = made.fit(resume=resume)
-    log = made.log if isinstance(made, LinkPrediction) else made.links.log
-    write_run(result, experiment, folder, notes=log.notes)
+    links = made if isinstance(made, LinkPrediction) else made.links
+    if links.training.measured or not (folder / "result.json").exists():
+        write_run(result, experiment, folder, notes=links.log.notes)
     return result
 
 
@@ -91,10 +98,9 @@ class Run:
         self.experiment = read_experiment(folder)
         self.links = LinkPrediction(open_data(self.experiment.data), self.experiment, folder)
 
-    def evaluate(self, protocol: ProtocolName) -> tuple[Score, ...]:
+    def evaluate(self, protocol: ProtocolName) -> Report:
         """Score the test events under a protocol, with the best state."""
-        report: Report = self.links.evaluate(protocol)
-        return report.scores
+        return self.links.evaluate(protocol)
 
     def predict(self, pairs: pa.Table) -> pa.Table:
         """Score rows of (src, dst, time), in the user's own keys.
@@ -110,7 +116,12 @@ class Run:
         """
         missing = {"src", "dst", "time"} - set(pairs.column_names)
         if missing:
-            raise DataError("pairs", f"no column {sorted(missing)}", "src, dst and time", "rename the columns.")
+            raise DataError(
+                "pairs",
+                f"no column {', '.join(sorted(missing))} among {', '.join(pairs.column_names)}",
+                "src, dst and time",
+                "rename the columns.",
+            )
         log = self.links.log
         src = _nodes(log, pairs["src"], log.src, "src")
         dst = _nodes(log, pairs["dst"], log.dst, "dst")
@@ -166,7 +177,8 @@ def _nodes(log: EventLog, keys: pa.ChunkedArray, seen: npt.NDArray[np.int32], wh
     if log.node_type is not None and len(seen):
         nodes = nodes[log.node_type == log.node_type[seen[0]]]
     known = {key: int(node) for key, node in zip(log.keys(nodes).tolist(), nodes, strict=True)}
-    wanted = keys.to_pylist()
+    kind = type(next(iter(known), 0))
+    wanted = [kind(key) for key in keys.to_pylist()]
     unknown = next((row for row, key in enumerate(wanted) if key not in known), None)
     if unknown is not None:
         raise DataError(

@@ -19,7 +19,7 @@ recipes: Registry[Callable[[], Experiment]] = Registry("recipe")
 @recipes.register("link")
 def link() -> Experiment:
     """TGN link prediction with the usual setting; name your log with --set data.name=..."""
-    return Experiment()
+    return Experiment(loop=LoopConfig(epochs=20, learning_rate=3e-4))
 
 
 @recipes.register("demo")

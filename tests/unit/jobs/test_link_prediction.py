@@ -61,7 +61,7 @@ def test_a_second_run_into_the_same_folder_is_refused(folder: Path, experiment: 
 
 
 def test_an_opened_run_repeats_its_scores(folder: Path) -> None:
-    again = {s.name: s.value for s in open_run(folder).evaluate("p1") if s.protocol.pooling == "pooled"}
+    again = {s.name: s.value for s in open_run(folder).evaluate("p1").scores if s.protocol.pooling == "pooled"}
     import json
 
     rows = json.loads((folder / "result.json").read_text())["scores"]
