@@ -140,8 +140,13 @@ class LinkPrediction:
         steps = len(self.training)
         weights = sum(p.numel() for p in self._parameters())
         targets = min(3.0 * self.experiment.batches.size, float(self.log.num_nodes))
-        seconds = steps * (here.step_overhead_s + 6.0 * weights * targets / here.flops_per_s)
-        predicted = Cost(float(len(self.split.train)), steps * 12.0 * weights, seconds, calls=steps)
+        sampling, width = self.experiment.sampling, self.experiment.model.dim
+        reached = sum(targets * float(sampling.k) ** hop for hop in range(1, sampling.hops + 1))
+        # Each neighbour's state, time code and features are read forward and back.
+        size_bytes = 2 * 3 * 4.0 * width * (targets + reached)
+        seconds = here.step_overhead_s + 6.0 * weights * targets / here.flops_per_s
+        seconds += size_bytes / here.gather_bytes_per_s
+        predicted = Cost(float(len(self.split.train)), steps * size_bytes, steps * seconds, calls=steps)
         why = (
             f"{self.experiment.model.name}, {weights:,} weights, {steps} steps of {self.experiment.batches.size} events"
         )

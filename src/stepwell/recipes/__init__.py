@@ -27,7 +27,7 @@ def demo() -> Experiment:
     """TGN on a stream of some ten thousand events, small enough for a laptop's first two minutes."""
     return Experiment(
         model=ModelConfig("tgn", dim=64),
-        loop=LoopConfig(epochs=8, learning_rate=1e-3, patience=3),
+        loop=LoopConfig(epochs=15, learning_rate=1e-3, patience=4),
         evaluation=EvaluationConfig(ranking=3_000),
     )
 
