@@ -60,7 +60,7 @@ def attend(
     Same bits for any number of threads on the CPU.
 
     Args:
-        u: Queries carried back through the key projection, float32 `[H, U, P]`.
+        u: Queries carried back through the key projection, float32 `[U, H, P]`.
         h: Rows of the level below, float32 `[R, D]`.
         clock: The time encoding, `[T]` each.
         x: Event features, float32 `[E, F]`; get no gradient.
@@ -69,7 +69,7 @@ def attend(
         keep: Dropout factors of the weights, float32 `[U, K, H]`, or None.
 
     Returns:
-        Sums `[H, U, P]` and total weights `[H, U]`; both are 0 for a target without neighbours.
+        Sums `[U, H, P]` and total weights `[U, H]`; both are 0 for a target without neighbours.
 
     Cost:
         O(U K H P) multiplications, forward and twice that backward; 2 U K H floats of memory beside
@@ -77,7 +77,7 @@ def attend(
     """
     if u.device.type != "cpu":
         return attend_reference(u, h, clock, x, places, scale, keep)
-    return _Attend.apply(u, h, *clock, x, *places, scale, keep)  # type: ignore[no-any-return,no-untyped-call]
+    return _Attend.apply(u, h, *clock, x, *places, scale, keep)  # type: ignore[no-untyped-call]
 
 
 def attend_reference(
@@ -90,15 +90,17 @@ def attend_reference(
     keep: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """State in torch operations what `attend` must compute; differentiated by autograd."""
+    if not places.mask.any():
+        return u * 0, u[..., 0] * 0
     phi = torch.cos(places.dt[..., None] * clock.omega + clock.phase)
     rows = torch.cat([h[places.neighbor_row], phi, x[places.event_row]], dim=2)
-    score = torch.einsum("hup,ukp->huk", u, rows) * scale
-    score = score.masked_fill(~places.mask, -torch.inf)
-    weight = torch.softmax(score, dim=2).nan_to_num(0.0) if places.mask.any() else torch.zeros_like(score)
-    weight = torch.where(places.mask, weight, 0.0)
+    score = torch.einsum("uhp,ukp->uhk", u, rows) * scale
+    score = score.masked_fill(~places.mask[:, None], -1e30)
+    weight = torch.softmax(score, dim=2)
+    weight = torch.where(places.mask[:, None], weight, 0.0)
     if keep is not None:
-        weight = weight * keep.permute(2, 0, 1)
-    return torch.einsum("huk,ukp->hup", weight, rows), weight.sum(2)
+        weight = weight * keep.transpose(1, 2)
+    return torch.einsum("uhk,ukp->uhp", weight, rows), weight.sum(2)
 
 
 class _Attend(torch.autograd.Function):
@@ -118,12 +120,12 @@ class _Attend(torch.autograd.Function):
         keep: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         u, h = u.contiguous(), h.contiguous()
-        weight = u.new_empty(*mask.shape, len(u))
+        weight = u.new_empty(*mask.shape, u.shape[1])
         out, total = torch.empty_like(u), u.new_empty(u.shape[:2])
         factor = keep if keep is not None else u.new_empty(0, 0, 0)
         saved = (u, h, omega, phase, x, neighbor_row, event_row, mask, dt, factor, weight)
         work = out.numel() * mask.shape[1]
-        launch(len(mask), work, _forward, _forward_parallel, _arrays(*saved, out, total), np.float32(scale))
+        launch(len(u), work, _forward, _forward_parallel, _arrays(*saved, out, total), np.float32(scale))
         ctx.scale = scale  # type: ignore[attr-defined]
         ctx.save_for_backward(*saved)
         return out, total
@@ -202,10 +204,10 @@ def _forward(first, last, arrays, scale):  # type: ignore[no-untyped-def]
     rows = np.empty((mask.shape[1], u.shape[2]), np.float32)
     for i in range(first, last):
         count = _pack(i, h, omega, phase, x, neighbor_row, event_row, mask, dt, place, rows)
-        for head in range(len(u)):
+        for head in range(u.shape[1]):
             top = np.float32(-np.inf)
             for j in range(count):
-                score = _dot(u[head, i], rows[j]) * scale
+                score = _dot(u[i, head], rows[j]) * scale
                 weight[i, place[j], head] = score
                 top = max(top, score)
             norm = np.float32(0.0)
@@ -213,7 +215,7 @@ def _forward(first, last, arrays, scale):  # type: ignore[no-untyped-def]
                 raised = np.exp(weight[i, place[j], head] - top)
                 weight[i, place[j], head] = raised
                 norm += raised
-            out[head, i, :] = np.float32(0.0)
+            out[i, head, :] = np.float32(0.0)
             summed = np.float32(0.0)
             for j in range(count):
                 k = place[j]
@@ -222,8 +224,8 @@ def _forward(first, last, arrays, scale):  # type: ignore[no-untyped-def]
                 if len(keep):
                     a *= keep[i, k, head]
                 summed += a
-                _add(out[head, i], a, rows[j])
-            total[head, i] = summed
+                _add(out[i, head], a, rows[j])
+            total[i, head] = summed
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -243,30 +245,30 @@ def _backward(first, last, arrays, scale):  # type: ignore[no-untyped-def]
     for block in range(first, last):
         for i in range(len(mask) * block // _BLOCKS, len(mask) * (block + 1) // _BLOCKS):
             count = _pack(i, h, omega, phase, x, neighbor_row, event_row, mask, dt, place, rows)
-            for head in range(len(u)):
+            for head in range(u.shape[1]):
                 mean = np.float32(0.0)
                 for j in range(count):
-                    g = g_total[head, i] + _dot(g_out[head, i], rows[j])
+                    g = g_total[i, head] + _dot(g_out[i, head], rows[j])
                     if len(keep):
                         g *= keep[i, place[j], head]
                     g_score[i, place[j], head] = g
                     mean += g * weight[i, place[j], head]
-                g_u[head, i, :] = np.float32(0.0)
+                g_u[i, head, :] = np.float32(0.0)
                 for j in range(count):
                     k = place[j]
                     g = weight[i, k, head] * (g_score[i, k, head] - mean) * scale
                     g_score[i, k, head] = g
-                    _add(g_u[head, i], g, rows[j])
+                    _add(g_u[i, head], g, rows[j])
             if len(g_clock):
                 for j in range(count):
                     k = place[j]
                     g_phi[:] = np.float32(0.0)
-                    for head in range(len(u)):
+                    for head in range(u.shape[1]):
                         a = weight[i, k, head]
                         if len(keep):
                             a *= keep[i, k, head]
-                        _add(g_phi, a, g_out[head, i, width:end])
-                        _add(g_phi, g_score[i, k, head], u[head, i, width:end])
+                        _add(g_phi, a, g_out[i, head, width:end])
+                        _add(g_phi, g_score[i, k, head], u[i, head, width:end])
                     age = dt[i, k]
                     for t in range(len(omega)):
                         g = g_phi[t] * -sine(age * omega[t] + phase[t])
@@ -309,11 +311,11 @@ def _backward_rows(first, last, arrays):  # type: ignore[no-untyped-def]
     for row in range(first, last):
         for at in range(begin[row], begin[row + 1]):
             i, k = owned[at] // num_places, owned[at] % num_places
-            for head in range(len(u)):
+            for head in range(u.shape[1]):
                 a, b = weight[i, k, head], g_score[i, k, head]
                 if len(keep):
                     a *= keep[i, k, head]
-                out, one, two = g_h[row], g_out[head, i], u[head, i]
+                out, one, two = g_h[row], g_out[i, head], u[i, head]
                 for d in range(width):
                     out[d] += a * one[d] + b * two[d]
 

@@ -28,11 +28,20 @@ def score_pairs(a: torch.Tensor, b: torch.Tensor, candidate_row: torch.Tensor, w
         return score_pairs_reference(a, b, candidate_row, w)
     out = a.new_empty(candidate_row.shape)
     arrays = (a.contiguous(), b.contiguous(), candidate_row, w.contiguous())
-    launch(len(a), out.numel() * a.shape[1] // 8, _score, _score_parallel, *(t.detach().numpy() for t in arrays), out.numpy())
+    launch(
+        len(a),
+        out.numel() * a.shape[1] // 8,
+        _score,
+        _score_parallel,
+        *(t.detach().numpy() for t in arrays),
+        out.numpy(),
+    )
     return out
 
 
-def score_pairs_reference(a: torch.Tensor, b: torch.Tensor, candidate_row: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+def score_pairs_reference(
+    a: torch.Tensor, b: torch.Tensor, candidate_row: torch.Tensor, w: torch.Tensor
+) -> torch.Tensor:
     """State, one source at a time, what `score_pairs` must compute."""
     return torch.stack([torch.relu(a[i] + b[rows]) @ w for i, rows in enumerate(candidate_row)])
 

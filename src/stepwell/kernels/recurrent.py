@@ -33,9 +33,7 @@ class Pending(NamedTuple):
     dt: torch.Tensor
 
 
-def compose(
-    memory: torch.Tensor, feature: torch.Tensor, pending: Pending, clock: Clock, rows: int
-) -> torch.Tensor:
+def compose(memory: torch.Tensor, feature: torch.Tensor, pending: Pending, clock: Clock, rows: int) -> torch.Tensor:
     """Return the messages `[s_i | s_j | x | phi(dt)]`, float32 `[rows, 2 D + F + T]`, zero beyond the nodes.
 
     Args:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from stepwell.kernels.pairs import score_pairs
+from stepwell.kernels.products import linear
 from stepwell.nn.linear import project_rows
 
 
@@ -41,7 +42,7 @@ class MergeDecoder(nn.Module):
         """
         a = project_rows(z, src_row, self.source.weight, self.source.bias)
         if candidate_row.numel() > len(z) and not torch.is_grad_enabled():
-            b = nn.functional.linear(z, self.target.weight, self.target.bias)
+            b = linear(z, self.target.weight, self.target.bias)
             return score_pairs(a, b, candidate_row, self.final.weight[0]) + self.final.bias
         b = project_rows(z, candidate_row, self.target.weight, self.target.bias)
         return nn.functional.linear(torch.relu(a[:, None] + b), self.final.weight, self.final.bias).squeeze(2)

@@ -53,7 +53,7 @@ def write_back(memory: NodeMemory, batch: Batch, kept: Digest | None) -> None:
         row = kept.place[torch.cat([batch.tensor("src_row"), batch.tensor("candidate_row")[:, 0]])]
         memory.write(torch.cat([src, dst]), Recalled(kept.recalled.row[row], kept.recalled.last_update[row]))
     else:
-        nodes = torch.cat([src, dst]).unique()
+        nodes: torch.Tensor = torch.cat([src, dst]).unique()  # type: ignore[no-untyped-call]
         memory.write(nodes, memory(nodes, seconds_of(batch)))
     feature = batch.tensor("own_feature") if memory.event_dim else None
     memory.post(src, dst, batch.tensor("time"), feature)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from stepwell.kernels.products import linear
+
 
 def weight(num_out: int, num_in: int) -> nn.Parameter:
     """Return a weight `[num_out, num_in]`, uniform within `1 / sqrt(num_in)`; `num_in` may be 0."""
@@ -36,8 +38,9 @@ def project_rows(table: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, 
         `min(R, rows) * D * O` multiplications.
     """
     if rows.numel() > len(table):
-        return take(nn.functional.linear(table, matrix, offset), rows)
-    return nn.functional.linear(take(table, rows), matrix, offset)
+        return take(linear(table, matrix, offset), rows)
+    asked = linear(take(table, rows.flatten()), matrix, offset)
+    return asked.view(*rows.shape, len(offset))
 
 
 def take(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

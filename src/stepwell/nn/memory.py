@@ -192,9 +192,7 @@ class _GRUUpdate(torch.autograd.Function):
         return row
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         w_input, omega, phase, message, dt, gates, hn = ctx.saved_tensors  # type: ignore[attr-defined]
         width = hn.shape[1]
         g_g, g_hn = gru_backward(grad, gates, hn, message)
@@ -228,9 +226,7 @@ class _RNNUpdate(torch.autograd.Function):
         return row
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         w_input, omega, phase, message, dt, row = ctx.saved_tensors  # type: ignore[attr-defined]
         g = grad * (1 - row * row)
         g_input, g_offset = product(g.t(), message.t()), g.sum(0)
@@ -239,7 +235,9 @@ class _RNNUpdate(torch.autograd.Function):
         return g_input, g_input[:, : row.shape[1]], g_offset, g_offset, *g_clock, None, None
 
 
-def _clock_of(g: torch.Tensor, w_input: torch.Tensor, dt: torch.Tensor, clock: Clock) -> tuple[torch.Tensor, torch.Tensor]:
+def _clock_of(
+    g: torch.Tensor, w_input: torch.Tensor, dt: torch.Tensor, clock: Clock
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Carry the gradient of a projected message back to the clock, whose encoding is its tail."""
     g_phi = product(g, w_input[:, -len(clock.omega) :].t())
     return clock_gradient(g_phi[: len(dt)], dt, clock)

@@ -10,6 +10,7 @@ from torch import nn
 
 from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
+from stepwell.kernels.products import linear
 from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
 from stepwell.nn.digest import Digest, bottom_rows, digest, write_back
@@ -110,7 +111,7 @@ class TGN(nn.Module):
         seconds = seconds_of(batch)
         recalled = self.memory(batch.tensor("nodes"), seconds)
         self._digest = digest(batch, bottom_rows(batch), recalled)
-        h = recalled.row
+        h: torch.Tensor = recalled.row
         if self.node is not None:
             h = h + self.node(batch.tensor("node_feature"))
         x = features_of(batch, "event_feature", self.event_dim, h)
@@ -122,7 +123,8 @@ class TGN(nn.Module):
                 event_time = column(level.time)[:, None] - column(level.hood.dt)
                 dt = recalled.last_update[column(level.neighbor_row)] - event_time
             self_row = column(level.self_row)
-            out = attention(h, self_row, x, places_of(level, seconds, dt)) + skip(take(h, self_row))
+            out = attention(h, self_row, x, places_of(level, seconds, dt))
+            out = out + linear(take(h, self_row), *skip.parameters())
             h = torch.relu(out) if depth < self.hops - 1 else out
         return h
 

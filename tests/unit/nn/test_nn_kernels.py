@@ -9,7 +9,7 @@ from numba import vectorize
 
 from stepwell.kernels.attention import Clock, Places, attend, attend_reference
 from stepwell.kernels.pairs import score_pairs, score_pairs_reference
-from stepwell.kernels.products import product
+from stepwell.kernels.products import linear, product
 from stepwell.kernels.recurrent import (
     Pending,
     clock_gradient,
@@ -38,7 +38,7 @@ def attention_inputs(seed, targets, k, width, features, dropout):
         torch.rand(targets, k, generator=generator) * 3,
     )
     keep = torch.rand(targets, k, heads, generator=generator) * 2 if dropout else None
-    u, h = normal(heads, targets, width + time + features), normal(rows, width)
+    u, h = normal(targets, heads, width + time + features), normal(rows, width)
     x = torch.randn(events, features, generator=generator)
     return u, h, Clock(normal(time), normal(time)), x, places, 0.3, keep
 
@@ -117,6 +117,18 @@ def _sigmoid(x):
 @vectorize(nopython=True)
 def _tangent(x):
     return tangent(x)
+
+
+def test_large_products_have_the_gradients_of_torch():
+    results = []
+    for compute in (linear, torch.nn.functional.linear):
+        torch.manual_seed(0)
+        leaves = [torch.randn(shape, requires_grad=True) for shape in ((300, 90), (80, 90), (80,))]
+        out = compute(*leaves)
+        out.square().sum().backward()
+        results.append([out, *(leaf.grad for leaf in leaves)])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-2)
 
 
 @given(st.lists(st.floats(-1e7, 1e7, width=32), min_size=1))
