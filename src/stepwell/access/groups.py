@@ -17,15 +17,15 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 
-from stepwell.access.ahead import map_ahead
+from stepwell.access.ahead import Workers, map_ahead
 from stepwell.core import Batch, Slice, Statistics
 from stepwell.kernels.threads import serial
 from stepwell.storage import Codes, Ragged
 
 Item = TypeVar("Item")
 
-GROUP_ROWS = 1 << 14
-GROUP_BYTES = 4 << 20
+GROUP_ROWS = 1 << 15
+GROUP_BYTES = 8 << 20
 
 
 @runtime_checkable
@@ -45,7 +45,11 @@ class Made:
 
 
 def make_in_groups(
-    make: Callable[[Slice, int], Batch], cuts: Iterator[Slice], depth: int, stats: Statistics
+    make: Callable[[Slice, int], Batch],
+    cuts: Iterator[Slice],
+    depth: int,
+    stats: Statistics,
+    workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of some slices in order, made in groups on background threads, `depth` groups ahead.
 
@@ -53,7 +57,8 @@ def make_in_groups(
         make: Makes the batch of a slice that stands for so many batches.
         cuts: The slices.
         depth: Groups ahead, at least 1.
-        stats: Of the source; its `row_bytes` bound a group to 4 MiB.
+        stats: Of the source; its `row_bytes` bound a group to 8 MiB.
+        workers: The threads; None starts some for this call alone.
     """
     most = max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, stats.row_bytes)))
 
@@ -61,7 +66,7 @@ def make_in_groups(
         with serial() if depth > 1 else nullcontext():
             return _make(make, group)
 
-    made = map_ahead(work, _groups(cuts, most), depth)
+    made = map_ahead(work, _groups(cuts, most), depth, workers)
     try:
         for group in made:
             yield from group.batches

@@ -14,7 +14,7 @@ from itertools import islice
 
 import torch
 
-from stepwell.access.ahead import map_ahead
+from stepwell.access.ahead import Workers, map_ahead
 from stepwell.access.batches import FixedBatches
 from stepwell.access.gather import Gather
 from stepwell.access.groups import ByRow, make_in_groups
@@ -63,7 +63,7 @@ class Pipeline:
         keyed_by: What is a distinct target: a node at a time, or (batch-frozen) a node.
         stages: More stages, in any order.
         prefetch: Batches made ahead on background threads; 0 for none. Where the source and all stages compute each
-            row from that row alone (tables), groups of batches of about 4 MiB are made at once, so many groups ahead.
+            row from that row alone (tables), groups of batches of about 8 MiB are made at once, so many groups ahead.
         seed: Keys negatives and random samplers.
         device: Where the tensors go; the CPU by default.
         shard: (rank, world): this process takes every `world`-th batch, starting at `rank`.
@@ -115,7 +115,7 @@ class Pipeline:
                 built += [Neighbors(source, sampler, hops, as_of, hop_time, keyed_by, seed), Gather(source)]
         self.stages = order_stages(_replaced(built, stages), self._given(), type(source).__name__)
         self._names = _names(self.stages)
-        self._meter = Meter()
+        self._meter, self._workers = Meter(), Workers(prefetch)
         self._position = Position()
         self._resume: Position | None = None
 
@@ -155,9 +155,9 @@ class Pipeline:
 
         cuts = islice(self.batches.cuts(self.source, epoch, self.shard), start, None)
         if self.prefetch and all(isinstance(part, ByRow) for part in (self.source, *self.stages)):
-            made = make_in_groups(make, cuts, self.prefetch, self.source.statistics())
+            made = make_in_groups(make, cuts, self.prefetch, self.source.statistics(), self._workers)
         else:
-            made = map_ahead(make, cuts, self.prefetch)
+            made = map_ahead(make, cuts, self.prefetch, self._workers)
         try:
             for index, ready in enumerate(made, start + 1):
                 batch = ready if whole else self._move(self._apply(ready, pure, len(self.stages)))

@@ -44,7 +44,7 @@ class Recent:
     def __call__(self, index: Adjacency, nodes: Ids, times: Ids, before: Ids, draw: Draw, rows: Ids) -> Neighborhood:
         """Return the sampled past, `[S, k]`; nothing is drawn."""
         flat = (index.indptr, index.neighbor, index.event, index.time)
-        return Neighborhood(*recent_neighbors(*flat, nodes, times, before, self.k))
+        return Neighborhood(*recent_neighbors(*flat, nodes, times, before, self.k, cursor=index.cursor))
 
 
 @samplers.register("uniform")

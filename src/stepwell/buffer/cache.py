@@ -18,6 +18,7 @@ import numpy.typing as npt
 from stepwell.core.batch import Ids
 from stepwell.core.errors import InvalidValueError
 from stepwell.kernels import gather_rows
+from stepwell.storage.arena import Arena
 
 Fields = Mapping[str, npt.NDArray[np.generic]]
 _SLOT_BYTES = 4
@@ -68,7 +69,7 @@ class RowCache:
         if budget_bytes < 0:
             raise InvalidValueError("budget_bytes", budget_bytes, "at least 0")
         self.num_rows, self.budget_bytes = num_rows, budget_bytes
-        self._lock = threading.Lock()
+        self._lock, self._arena = threading.Lock(), Arena()
         self._slot: npt.NDArray[np.int32] | None = None
         self._store: dict[str, npt.NDArray[np.generic]] = {}
         self._capacity = -1
@@ -92,7 +93,7 @@ class RowCache:
             missing = np.ones(len(rows), bool)
         elif self._held == self.num_rows:
             self._count(len(rows), 0)
-            return self._gather(self._slot[rows].astype(np.int64))
+            return self._gather(rows)
         else:
             slot = self._slot[rows]
             missing = slot < 0
@@ -111,7 +112,11 @@ class RowCache:
         return held
 
     def _gather(self, slots: Ids) -> Fields:
-        return {name: gather_rows(array, slots) for name, array in self._store.items()}
+        shapes = {name: (len(slots), *array.shape[1:]) for name, array in self._store.items()}
+        return {
+            name: gather_rows(array, slots, self._arena.empty(shapes[name], array.dtype))
+            for name, array in self._store.items()
+        }
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:
@@ -126,7 +131,10 @@ class RowCache:
                 return
             _, first = np.unique(rows, return_index=True)
             first = np.sort(first[self._slot[rows[first]] < 0])[: self._capacity - self._held]
-            slots = np.arange(self._held, self._held + len(first), dtype=np.int32)
+            if self._capacity == self.num_rows:
+                slots = rows[first].astype(np.int32)
+            else:
+                slots = np.arange(self._held, self._held + len(first), dtype=np.int32)
             for name, array in self._store.items():
                 array[slots] = fields[name][first]
             self._slot[rows[first]] = slots

@@ -231,7 +231,7 @@ class _Matrix:
         if pa.types.is_fixed_size_binary(array.type):
             whole = np.frombuffer(array.buffers()[1], np.uint8)
             begin = array.offset * self._width
-            found = whole[begin : begin + len(array) * self._width]
+            found: npt.NDArray[np.generic] = whole[begin : begin + len(array) * self._width]
         else:
             lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
             self._width = int(lengths[0]) if self._width < 0 else self._width

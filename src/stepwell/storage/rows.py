@@ -22,6 +22,7 @@ from stepwell.core.batch import Batch, Ids, Slice
 from stepwell.core.errors import DataError, UnknownNameError
 from stepwell.core.plan import Statistics
 from stepwell.kernels import gather_rows
+from stepwell.storage.arena import Arena
 from stepwell.storage.columns import Codes, Dictionary, Ragged
 
 FORMAT = 1
@@ -185,7 +186,7 @@ class TableRows:
                 found[column.name] = source.take(rows)
             else:
                 if column.file not in blocks:
-                    blocks[column.file] = gather_rows(self._arrays[column.file], rows)
+                    blocks[column.file] = _gather(self._arrays[column.file], rows)
                 block = blocks[column.file]
                 if column.kind == "codes":
                     code = cast("npt.NDArray[np.int32]", block)
@@ -222,6 +223,14 @@ class TableRows:
                 raise DataError(
                     str(self.folder / file), "the checksum differs", expected, "delete the folder; it is built again"
                 )
+
+
+_arena = Arena()
+
+
+def _gather(table: npt.NDArray[np.generic], rows: Ids) -> npt.NDArray[np.generic]:
+    """Gather rows into memory of the arena."""
+    return gather_rows(table, rows, _arena.empty((len(rows), *table.shape[1:]), table.dtype))
 
 
 def valid_file(column: str) -> str:

@@ -66,3 +66,11 @@ def test_the_plan_counts_batches_not_groups():
     list(pipeline)
     assert pipeline.measured["Read"].calls == len(pipeline)
     assert pipeline.measured["Read"].rows == 500
+
+
+def test_leaving_one_of_two_loops_does_not_stop_the_other():
+    pipeline = Pipeline(Rows(), Shuffled(16), prefetch=2)
+    first, second = pipeline.epoch(0), pipeline.epoch(1)
+    next(first), next(second)
+    first.close()
+    assert sum(len(batch) for batch in second) == 500 - 16

@@ -29,11 +29,11 @@ def permute(n: int, keys: npt.NDArray[np.uint64], begin: int, end: int) -> Ids:
         InvalidValueError: If the places lie outside `[0, n]` or the number of keys is odd.
 
     Cost:
-        About 30 ns a place on one thread; allocates only the result.
+        About 10 ns a place on one thread; allocates only the result.
 
     References:
-        Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002. The round function is the 64-bit
-        finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
+        Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002. The round function is a
+        multiplication by the golden ratio, folded; eight rounds of it are mixed well, though no cipher.
     """
     if not 0 <= begin <= end <= n < 1 << 62:
         raise InvalidValueError("begin, end", (begin, end), f"in [0, {n}], in order")
@@ -50,9 +50,8 @@ def permute(n: int, keys: npt.NDArray[np.uint64], begin: int, end: int) -> Ids:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _mix(x):  # type: ignore[no-untyped-def]
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x *= np.uint64(0x9E3779B97F4A7C15)
+    return x ^ (x >> np.uint64(32))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -32,9 +32,8 @@ def permute_reference(n: int, keys: npt.NDArray[np.uint64], place: int) -> int:
 
 
 def _mix(x: int) -> int:
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WHOLE
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WHOLE
-    return x ^ (x >> 31)
+    x = (x * 0x9E3779B97F4A7C15) & _WHOLE
+    return x ^ (x >> 32)
 
 
 def hash_tokens_reference(texts: Sequence[str], size: int, length: int) -> Ids:

@@ -1,0 +1,95 @@
+"""What the claims about dense loading share: rounds of all contestants, medians, and checks of what is compared."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.peers.dense import measure_once
+
+BATCH = 256
+PEERS = (
+    *("torch", "torch-2", "torch-index", "torch-index-2"),
+    *("datasets-torch", "datasets-numpy", "datasets-buffer", "webdataset", "webdataset-2"),
+)
+QUICK_PEERS = ("torch", "torch-index", "datasets-numpy")
+SHUFFLE = {
+    "stepwell": "exact; resumes in mid-epoch",
+    "torch": "exact; no resume in mid-epoch",
+    "datasets-torch": "exact; no resume in mid-epoch",
+    "datasets-numpy": "exact; no resume in mid-epoch",
+    "datasets-buffer": "within 10,000 rows; resume skips rows and loses the buffer",
+    "webdataset": "within 10,000 rows; no resume in mid-epoch",
+}
+MOSAIC = (
+    "mosaicml-streaming could not take part: it imports torchvision, whose package-index build does not load with the "
+    "CPU build of torch."
+)
+Figures = Mapping[str, float | str]
+
+
+def compare(
+    folder: Path, own: Sequence[str], *, quick: bool, seconds: float, limit: int = 0
+) -> dict[str, dict[str, float | str]]:
+    """Run all contestants in turn, each run in a process of its own, forwards and backwards; return medians."""
+    names = [*own, *(QUICK_PEERS if quick else PEERS)]
+    found: dict[str, list[Figures]] = {name: [] for name in names}
+    for turn in range(1 if quick else 5):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            run = measure_once(folder, name, batch=BATCH, seconds=0.5 if quick else seconds, limit=limit)
+            found[name].append(run)
+    return {name: _median(name, runs) for name, runs in found.items()}
+
+
+def _median(name: str, runs: Sequence[Figures]) -> dict[str, float | str]:
+    kind = next((text for known, text in SHUFFLE.items() if name == known), "")
+    kind = kind or next((text for known, text in SHUFFLE.items() if name.startswith(known)), "")
+    failed = [str(run["failed"]) for run in runs if "failed" in run]
+    if failed:
+        return {"failed": failed[0], "shuffle": kind}
+    names = [key for key, value in runs[0].items() if not isinstance(value, str)]
+    medians: dict[str, float | str] = {key: statistics.median(float(run[key]) for run in runs) for key in names}
+    return {**medians, "shuffle": kind}
+
+
+def best_peer(figures: Mapping[str, Figures]) -> tuple[str, float]:
+    """Return the fastest contestant that is not ours, and its rows a second."""
+    rates = {
+        n: float(f["rows_per_s"]) for n, f in figures.items() if not n.startswith("stepwell") and "failed" not in f
+    }
+    name = max(rates, key=lambda one: rates[one])
+    return name, rates[name]
+
+
+def ratios(figures: Mapping[str, Figures], own: str) -> dict[str, float | str]:
+    """Return how many times faster `own` is than each peer, in wall and in CPU seconds."""
+    mine = figures[own]
+    found: dict[str, float | str] = {}
+    for name, figure in figures.items():
+        if name.startswith("stepwell") or "failed" in figure:
+            continue
+        for unit in ("rows_per_s", "rows_per_cpu_s"):
+            found[f"{own} / {name}, {unit}"] = round(float(mine[unit]) / max(1e-9, float(figure[unit])), 2)
+    return found
+
+
+def check_shuffle_and_resume(folder: Path) -> dict[str, float | str]:
+    """Verify on the benchmark's own table that an epoch holds each row once and that resuming gives its rest."""
+    import numpy as np
+
+    import stepwell as sw
+    from stepwell.access.dense import Permutation
+
+    table = sw.open(folder / "lake").table("rows")
+    order = Permutation(len(table), 0, 1)
+    seen = np.zeros(len(table), np.bool_)
+    for begin in range(0, len(table), 1 << 20):
+        seen[order[begin : begin + (1 << 20)]] = True
+    cuts = list(sw.Shuffled(BATCH).cuts_from(len(table), 1, 0))[:40]
+    label = table.schema.names[-1]
+    rest = sw.Pipeline(table.row_index.select((label,)), sw.Shuffled(BATCH)).epoch(1, start=20)
+    labels = [batch[label].tolist() for _, batch in zip(range(20), rest, strict=False)]
+    expected = [table.row_index.take(cut.rows)[label].tolist() for cut in cuts[20:]]
+    same = labels == expected[: len(labels)]
+    return {"rows seen in one epoch": float(seen.mean()), "resumed epoch equals its rest": "yes" if same else "no"}
