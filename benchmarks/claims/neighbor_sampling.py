@@ -86,8 +86,9 @@ def _ours(log: EventLog, queries: list[tuple[np.ndarray, np.ndarray, np.ndarray]
     flat = (log.index.indptr, log.index.neighbor, log.index.event, log.index.time)
 
     def run() -> None:
+        log.index.cursor[:] = 0
         for nodes, times, before in queries:
-            recent_neighbors(*flat, nodes, times, before, K)
+            recent_neighbors(*flat, nodes, times, before, K, cursor=log.index.cursor)
 
     return run
 

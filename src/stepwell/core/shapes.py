@@ -67,7 +67,8 @@ class Batcher(Protocol):
 class Adjacency(Protocol):
     """An index from a node to its incident events, oldest first (T-CSR).
 
-    Row `node` is `[indptr[node], indptr[node + 1])` of the three flat arrays; positions ascend within a row.
+    Row `node` is `[indptr[node], indptr[node + 1])` of the three flat arrays; positions ascend within a row. `cursor`
+    remembers where each node's last query ended; it may speed up the next one and changes no result.
     """
 
     @property
@@ -78,6 +79,8 @@ class Adjacency(Protocol):
     def event(self) -> npt.NDArray[np.int32]: ...
     @property
     def time(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def cursor(self) -> Ids: ...
 
 
 @runtime_checkable

@@ -6,25 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stepwell.core import Draw, Ids, Neighborhood
 from stepwell.core.errors import MissingExtraError
 from stepwell.core.shapes import Sampler
 from stepwell.kernels import build_tcsr
+from stepwell.storage import TemporalCSR
 from stepwell.testing.compare import assert_same_bits
 from stepwell.testing.strategies import EventArrays, event_logs
 
 NUM_NODES = 6
 _ORDER_SEED = 5
-
-
-@dataclass(slots=True)
-class _Index:
-    indptr: npt.NDArray[np.int64]
-    neighbor: npt.NDArray[np.int32]
-    event: npt.NDArray[np.int32]
-    time: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ def check_sampler(sampler_factory: Callable[[], Sampler], *, newest_first: bool 
 
 def _check_log(factory: Callable[[], Sampler], log: EventArrays, newest_first: bool) -> None:  # noqa: FBT001
     indptr, neighbor, event, time = build_tcsr(log.src, log.dst, log.time, NUM_NODES)
-    index = _Index(indptr, neighbor.astype(np.int32), event.astype(np.int32), time)
+    index = TemporalCSR(indptr, neighbor.astype(np.int32), event.astype(np.int32), time)
     queries, draw, sampler = _queries(log), Draw(seed=3, purpose="sampler check"), factory()
     whole = _ask(sampler, index, queries, draw)
     _check_shapes(whole, len(queries.nodes), sampler.k)
@@ -95,7 +87,7 @@ def _queries(log: EventArrays) -> _Queries:
     return _Queries(nodes, when, before, np.arange(len(nodes)))
 
 
-def _ask(sampler: Sampler, index: _Index, queries: _Queries, draw: Draw) -> Neighborhood:
+def _ask(sampler: Sampler, index: TemporalCSR, queries: _Queries, draw: Draw) -> Neighborhood:
     hood = sampler(index, queries.nodes, queries.times, queries.before, draw, queries.rows)
     weight = None if hood.weight is None else np.array(hood.weight)
     return Neighborhood(np.array(hood.node), np.array(hood.event), np.array(hood.dt), np.array(hood.mask), weight)
