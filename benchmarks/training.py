@@ -1,4 +1,4 @@
-"""What the training claims share: our TGN as PyG means it, weights carried over, given negatives, one epoch of steps."""
+"""What the training claims share: our TGN as PyG means it, carried weights, given negatives, one epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good the trained models are: TGN on collegemsg and jodie-wikipedia under P1, and against PyG from equal starts."""
+"""How good the trained models are: TGN on two streams under P1, and against PyG from equal starts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from stepwell.train import Loop, LoopConfig
 CLAIMS = [
     Claim(
         "accuracy_collegemsg",
-        "TGN on collegemsg, P1 transductive, AP as mean over batches of 200, mean of five seeds",
+        "TGN on collegemsg, P1 transductive, AP (mean over batches of 200), mean of five seeds",
         92.0,
         "AP x 100",
     ),
     Claim(
         "accuracy_wikipedia",
-        "TGN on jodie-wikipedia without features, P1 transductive, AP as mean over batches of 200, above EdgeBank's in the same run",
+        "TGN on jodie-wikipedia without features, P1 transductive, AP (mean over batches) above EdgeBank's",
         1.0,
         "AP x 100",
     ),
     Claim(
         "accuracy_vs_pyg",
-        "TGN on collegemsg: test AP against PyG's from equal weights, batches and negatives; farthest end of the 95 % interval of the paired difference, five seeds",
+        "TGN on collegemsg, test AP minus PyG's from equal starts: far end of the 95 % interval, five seeds",
         0.3,
         "AP x 100",
         "<=",

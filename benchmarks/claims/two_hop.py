@@ -1,4 +1,4 @@
-"""Two-hop training at batch 200, ten neighbours a hop: TGAT and TGN against TGM's TGAT and our own plain computation."""
+"""Two-hop training at batch 200, ten neighbours a hop: against TGM's TGAT and our own plain computation."""
 
 from __future__ import annotations
 
