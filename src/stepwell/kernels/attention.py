@@ -3,7 +3,7 @@
 A linear map commutes with a weighted sum, so `q . (W e_j) = (W^T q) . e_j` and `sum_j a_j W e_j = W sum_j a_j e_j`.
 The caller projects once per target; what is left per neighbour, two dot products per head with the raw row
 `e_j = [h_j | phi(dt_j) | x_j]`, is done here without writing `e_j` anywhere. `attend_reference` is the slow
-twin, and the computation used on other devices than the CPU.
+twin, and the computation on other devices and in other precisions.
 
 Symbols beside the usual ones: `R` rows of the level below, `D` their width, `T` width of the time encoding,
 `H` heads, `P = D + T + F`.
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from stepwell.kernels.products import is_native
 from stepwell.kernels.smooth import cosine, sine
 from stepwell.kernels.threads import launch
 
@@ -75,7 +76,7 @@ def attend(
         O(U K H P) multiplications, forward and twice that backward; 2 U K H floats of memory beside
         the results; the time encoding is never stored.
     """
-    if u.device.type != "cpu":
+    if not is_native(u):
         return attend_reference(u, h, clock, x, places, scale, keep)
     return _Attend.apply(u, h, *clock, x, *places, scale, keep)  # type: ignore[no-untyped-call]
 

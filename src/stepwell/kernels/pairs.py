@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from stepwell.kernels.products import is_native
 from stepwell.kernels.threads import launch
 
 
@@ -24,7 +25,7 @@ def score_pairs(a: torch.Tensor, b: torch.Tensor, candidate_row: torch.Tensor, w
     Cost:
         `3 B C D` operations; allocates only the result on the CPU.
     """
-    if a.device.type != "cpu":
+    if not is_native(a):
         return score_pairs_reference(a, b, candidate_row, w)
     out = a.new_empty(candidate_row.shape)
     arrays = (a.contiguous(), b.contiguous(), candidate_row, w.contiguous())

@@ -18,6 +18,11 @@ def padded(rows: int) -> int:
     return -(-rows // _ROWS) * _ROWS
 
 
+def is_native(x: torch.Tensor) -> bool:
+    """Say whether our kernels take `x`: single precision on the CPU. All else is computed by the slow twins."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return `a @ b.T + bias`; no gradient.
 
@@ -29,7 +34,7 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     Returns:
         float32 `[M, N]`, on every machine the same bits for the same thread count.
     """
-    if _one_dnn and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() and b.numel():
+    if _one_dnn and is_native(a) and a.numel() and b.numel():
         a, b = _dense(a), _dense(b)
         return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
     return torch.nn.functional.linear(a, b, bias)
@@ -65,7 +70,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _worth(x: torch.Tensor, multiplications: int) -> bool:
-    return _one_dnn and x.device.type == "cpu" and x.dtype == torch.float32 and multiplications > _SMALL
+    return _one_dnn and is_native(x) and multiplications > _SMALL
 
 
 def _pad(x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The elementwise work of a recurrent memory: composing messages, and the gates of a GRU forward and backward.
 
 On the CPU torch runs a GRU cell as some thirty elementwise operations; here they are one pass each way. Each function
-is followed by its slow twin, which is also the computation on other devices.
+is followed by its slow twin, which is also the computation on other devices and in other precisions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from numba import njit, prange
 
 from stepwell.kernels.attention import Clock
+from stepwell.kernels.products import is_native
 from stepwell.kernels.smooth import cosine, sigmoid, sine, tangent
 from stepwell.kernels.threads import launch
 
@@ -43,7 +44,7 @@ def compose(memory: torch.Tensor, feature: torch.Tensor, pending: Pending, clock
         clock: The time encoding, `[T]` each.
         rows: Rows of the result, at least N.
     """
-    if memory.device.type != "cpu":
+    if not is_native(memory):
         return compose_reference(memory, feature, pending, clock, rows)
     width = 2 * memory.shape[1] + feature.shape[1] + len(clock.omega)
     out = memory.new_empty(rows, width)
@@ -62,7 +63,7 @@ def compose_reference(
 
 def clock_gradient(g_phi: torch.Tensor, dt: torch.Tensor, clock: Clock) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients of frequencies and phases `[T]` from that of `cos(dt * omega + phase)`, `[N, T]`."""
-    if g_phi.device.type != "cpu":
+    if not is_native(g_phi):
         return clock_gradient_reference(g_phi, dt, clock)
     out = g_phi.new_zeros(_BLOCKS, 2, g_phi.shape[1])
     launch(_BLOCKS, g_phi.numel(), _clock, _clock_parallel, _arrays(g_phi, dt, *clock, out))
@@ -73,7 +74,7 @@ def clock_gradient(g_phi: torch.Tensor, dt: torch.Tensor, clock: Clock) -> tuple
 def clock_gradient_reference(g_phi: torch.Tensor, dt: torch.Tensor, clock: Clock) -> tuple[torch.Tensor, torch.Tensor]:
     """State in torch operations what `clock_gradient` must compute."""
     g_angle = -torch.sin(dt[:, None] * clock.omega + clock.phase) * g_phi
-    return dt @ g_angle, g_angle.sum(0)
+    return dt.to(g_angle.dtype) @ g_angle, g_angle.sum(0)
 
 
 def gru_forward(g: torch.Tensor, hn: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,7 +93,7 @@ def gru_forward(g: torch.Tensor, hn: torch.Tensor, state: torch.Tensor) -> tuple
     References:
         Cho et al., 2014, arXiv:1406.1078, as `torch.nn.GRUCell` has it.
     """
-    if g.device.type != "cpu":
+    if not is_native(g):
         return gru_forward_reference(g, hn, state)
     row, gates = torch.empty_like(hn), torch.empty_like(g)
     launch(len(g), g.numel() * 4, _gru, _gru_parallel, _arrays(g, hn, state, row, gates))
@@ -114,7 +115,7 @@ def gru_backward(
 
     Rows beyond M are padding and get zeros.
     """
-    if grad.device.type != "cpu":
+    if not is_native(grad):
         return gru_backward_reference(grad, gates, hn, state)
     g_g, g_hn = torch.empty_like(gates), torch.empty_like(hn)
     launch(len(gates), gates.numel(), _gru_back, _gru_back_parallel, _arrays(grad, gates, hn, state, g_g, g_hn))

@@ -142,7 +142,7 @@ class NodeMemory(nn.Module):
         self.pending_partner[nodes] = partner[last]
         self.pending_time[nodes] = time[last // 2]
         if feature is not None and self.event_dim:
-            self.pending_feature[nodes] = feature[last // 2]
+            self.pending_feature[nodes] = feature[last // 2].to(self.pending_feature.dtype)
 
     @torch.no_grad()
     def forget(self) -> None:

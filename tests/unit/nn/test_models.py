@@ -127,6 +127,19 @@ def test_candidate_scores_without_gradient_equal_those_with_it(name):
     torch.testing.assert_close(fast, model.score(batch), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tgn", "jodie"])
+def test_double_precision_takes_the_slow_twins_to_the_same_scores(name):
+    torch.manual_seed(0)
+    model = models[name](USERS + ITEMS, FEATURES).eval()
+    precise = copy.deepcopy(model).double()
+    for batch in batches_for(model, small_log()):
+        got, wanted = model.score(batch), precise.score(batch)
+        assert wanted.dtype == torch.float64
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4)
+        model.observe(batch)
+        precise.observe(batch)
+
+
 def test_embeddings_have_one_row_a_target(name):
     model = models[name](USERS + ITEMS, FEATURES).eval()
     batch = next(iter(batches_for(model, small_log())))
