@@ -1,7 +1,7 @@
 """TGN training, one hop, ten neighbours, widths 100, 172 features, beside PyG's TGN example: speed, and equal losses.
 
 For the losses three faults of PyG's parts are stepped around: `LastNeighborLoader` sorts unstably and may drop the
-newest events of a node that has more than ten in a batch, so events are inserted five at a time; `TGNMemory` sorts a
+newest events of a node that has more than ten in a batch, so events are inserted ten at a time; `TGNMemory` sorts a
 batch's messages unstably too, so of equally new ones any may be last; `LastAggregator` without torch-scatter hands a
 node without messages the message of another. Times are counted in hours: in seconds the gradients of the time
 encoding's frequencies, which grow with the age, make training chaotic, and even in double precision a difference of
@@ -63,8 +63,8 @@ def _speed(log: EventLog, size: int, quick: bool) -> Result:  # noqa: FBT001
     baseline["arithmetic limit"] = {"ms_per_step": limit * 1e3, "gflop_per_step": flops / 1e9}
     why = (
         f"Medians of wall time, batches included; in CPU seconds the ratio is "
-        f"{timing['PyG'].cpu_s / timing['stepwell'].cpu_s:.1f}. Both use two threads: where another program holds a core, "
-        f"threads wait for each other, and we, with less serial work, lose more of our lead than PyG."
+        f"{timing['PyG'].cpu_s / timing['stepwell'].cpu_s:.1f}. Both use two threads: if another program holds a core, "
+        f"threads wait for each other, and we, with less serial work, lose more than PyG."
     )
     return Result(f"tgn_training_{size}", rates["stepwell"] / rates["PyG"], baseline, seeds=(0,), why=why)
 
