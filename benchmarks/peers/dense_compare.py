@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.harness import Result
 from benchmarks.peers.dense import measure_once
 
 BATCH = 256
@@ -53,10 +54,17 @@ def _median(name: str, runs: Sequence[Figures]) -> dict[str, float | str]:
     return {**medians, "shuffle": kind}
 
 
-def best_peer(figures: Mapping[str, Figures]) -> tuple[str, float]:
-    """Return the fastest contestant that is not ours, and its rows a second."""
+def best_peer(figures: Mapping[str, Figures], *, by_hand: bool = True) -> tuple[str, float]:
+    """Return the fastest contestant that is not ours, and its rows a second.
+
+    Args:
+        figures: Those of all contestants.
+        by_hand: Whether `torch-index` counts, whose loader passes on what a hand-written sampler and gather do.
+    """
     rates = {
-        n: float(f["rows_per_s"]) for n, f in figures.items() if not n.startswith("stepwell") and "failed" not in f
+        name: float(figure["rows_per_s"])
+        for name, figure in figures.items()
+        if not name.startswith("stepwell") and "failed" not in figure and (by_hand or "index" not in name)
     }
     name = max(rates, key=lambda one: rates[one])
     return name, rates[name]
@@ -74,6 +82,19 @@ def ratios(figures: Mapping[str, Figures], own: str) -> dict[str, float | str]:
     return found
 
 
+def two_results(
+    claim: str, own: float, figures: Mapping[str, Figures], quality: Mapping[str, float | str]
+) -> list[Result]:
+    """Return the result against loaders that shuffle and batch themselves, and that against a hand-written gather."""
+    failed = [f"{name} ({figure['failed']})" for name, figure in figures.items() if "failed" in figure]
+    note = MOSAIC + (f" Failed under the limit: {'; '.join(failed)}." if failed else "")
+    results = []
+    for name, by_hand in ((claim, False), (f"{claim}_by_hand", True)):
+        peer, rate = best_peer(figures, by_hand=by_hand)
+        results.append(Result(name, own / rate, figures, quality, [0], f"Best peer: {peer}. {note}"))
+    return results
+
+
 def check_shuffle_and_resume(folder: Path) -> dict[str, float | str]:
     """Verify on the benchmark's own table that an epoch holds each row once and that resuming gives its rest."""
     import numpy as np
@@ -86,7 +107,7 @@ def check_shuffle_and_resume(folder: Path) -> dict[str, float | str]:
     seen = np.zeros(len(table), np.bool_)
     for begin in range(0, len(table), 1 << 20):
         seen[order[begin : begin + (1 << 20)]] = True
-    cuts = list(sw.Shuffled(BATCH).cuts_from(len(table), 1, 0))[:40]
+    cuts = sw.Shuffled(BATCH).cuts_between(len(table), 1, 0, 40)
     label = table.schema.names[-1]
     rest = sw.Pipeline(table.row_index.select((label,)), sw.Shuffled(BATCH)).epoch(1, start=20)
     labels = [batch[label].tolist() for _, batch in zip(range(20), rest, strict=False)]

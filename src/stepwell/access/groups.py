@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice, pairwise
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 
 from stepwell.access.ahead import Workers, map_ahead
-from stepwell.core import Batch, Slice, Statistics
+from stepwell.access.meter import measure
+from stepwell.core import Batch, Slice
+from stepwell.core.shapes import Batcher, Source
 from stepwell.kernels.threads import serial
 from stepwell.storage import Codes, Ragged
 
-Item = TypeVar("Item")
+Run: TypeAlias = "Callable[[], list[Slice]]"
 
 GROUP_ROWS = 1 << 15
 GROUP_BYTES = 8 << 20
@@ -36,6 +39,11 @@ class ByRow(Protocol):
     def by_row(self) -> Literal[True]: ...
 
 
+def is_resident(source: object) -> bool:
+    """Say whether all rows are at hand, prepared: making a batch then costs less than passing it between threads."""
+    return bool(getattr(source, "resident", False))
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """Batches of one group, and the error that stood in the way of the next one."""
@@ -44,44 +52,85 @@ class Made:
     error: Exception | None = None
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A batcher that can make any run of a shard's slices by itself, so that a worker does it and not the loop."""
+
+    @property
+    def size(self) -> int: ...
+
+    def count(self, num_rows: int, shard: tuple[int, int] = (0, 1)) -> int:
+        """Return how many slices this shard has in an epoch."""
+
+    def cuts_between(
+        self, num_rows: int, epoch: int, begin: int, end: int, shard: tuple[int, int] = (0, 1)
+    ) -> list[Slice]:
+        """Return this shard's slices `[begin, end)`."""
+
+
+@dataclass(slots=True)
+class _Limit:
+    """How many rows a group may have: learned from the first batch, since decoded rows may be large."""
+
+    rows: int
+
+    def learn(self, batch: Batch) -> None:
+        size = sum(measure(batch[name])[1] for name in batch) // max(1, len(batch))
+        self.rows = max(1, min(self.rows, GROUP_BYTES // max(1, size)))
+
+
+def runs(
+    batcher: Batcher, source: Source, epoch: int, shard: tuple[int, int], start: int, limit: _Limit
+) -> Iterator[Run]:
+    """Yield runs of one epoch's slices: of one, four, sixteen, ... slices, within the limit."""
+    size = 1
+    if isinstance(batcher, Divisible):
+        begin, total = start, batcher.count(len(source), shard)
+        while begin < total:
+            end = min(total, begin + size)
+            yield partial(batcher.cuts_between, len(source), epoch, begin, end, shard)
+            begin, size = end, max(1, min(4 * size, limit.rows // max(1, batcher.size)))
+        return
+    cuts = islice(batcher.cuts(source, epoch, shard), start, None)
+    while group := list(islice(cuts, size)):
+        yield partial(list, group)
+        size = max(1, min(4 * size, limit.rows // max(1, len(group[0]))))
+
+
 def make_in_groups(
     make: Callable[[Slice, int], Batch],
-    cuts: Iterator[Slice],
+    batcher: Batcher,
+    source: Source,
+    place: tuple[int, tuple[int, int], int],
     depth: int,
-    stats: Statistics,
     workers: Workers | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches of some slices in order, made in groups on background threads, `depth` groups ahead.
+    """Yield the batches of one epoch in order, made in groups on background threads, `depth` groups ahead.
 
     Args:
         make: Makes the batch of a slice that stands for so many batches.
-        cuts: The slices.
-        depth: Groups ahead, at least 1.
-        stats: Of the source; its `row_bytes` bound a group to 8 MiB.
+        batcher: Where the source is cut.
+        source: The rows.
+        place: The epoch, the shard, and how many of its batches to leave out.
+        depth: Groups ahead on background threads; 0 makes each group when it is asked for.
         workers: The threads; None starts some for this call alone.
     """
-    most = max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, stats.row_bytes)))
+    limit = _Limit(max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, source.statistics().row_bytes))))
 
-    def work(group: list[Slice]) -> Made:
-        with serial() if depth > 1 else nullcontext():
-            return _make(make, group)
+    def work(run: Run) -> Made:
+        with nullcontext() if depth == 1 else serial():
+            return _make(make, run())
 
-    made = map_ahead(work, _groups(cuts, most), depth, workers)
+    made = map_ahead(work, runs(batcher, source, *place, limit), depth, workers)
     try:
-        for group in made:
+        for number, group in enumerate(made):
+            if number == 0 and group.batches:
+                limit.learn(group.batches[0])
             yield from group.batches
             if group.error is not None:
                 raise group.error
     finally:
         made.close()  # type: ignore[attr-defined]
-
-
-def _groups(cuts: Iterator[Slice], most: int) -> Iterator[list[Slice]]:
-    """Yield runs of slices: one, four, sixteen, ... with at most `most` rows (but at least one slice)."""
-    size = 1
-    while group := list(islice(cuts, size)):
-        yield group
-        size = max(1, min(4 * size, most // max(1, len(group[0]))))
 
 
 def _make(make: Callable[[Slice, int], Batch], group: list[Slice]) -> Made:

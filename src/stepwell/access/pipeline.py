@@ -17,7 +17,7 @@ import torch
 from stepwell.access.ahead import Workers, map_ahead
 from stepwell.access.batches import FixedBatches
 from stepwell.access.gather import Gather
-from stepwell.access.groups import ByRow, make_in_groups
+from stepwell.access.groups import ByRow, is_resident, make_in_groups
 from stepwell.access.meter import Meter
 from stepwell.access.negatives import Candidates, Negatives
 from stepwell.access.neighbors import AsOf, HopTime, KeyedBy, Neighbors
@@ -63,7 +63,8 @@ class Pipeline:
         keyed_by: What is a distinct target: a node at a time, or (batch-frozen) a node.
         stages: More stages, in any order.
         prefetch: Batches made ahead on background threads; 0 for none. Where the source and all stages compute each
-            row from that row alone (tables), groups of batches of about 8 MiB are made at once, so many groups ahead.
+            row from that row alone (tables), groups of batches of about 8 MiB are made at once, so many groups ahead;
+            none ahead if all rows are cached, when making a batch costs less than passing it between threads.
         seed: Keys negatives and random samplers.
         device: Where the tensors go; the CPU by default.
         shard: (rank, world): this process takes every `world`-th batch, starting at `rank`.
@@ -153,10 +154,12 @@ class Pipeline:
             batch = self._apply(batch, 0, pure, calls)
             return self._move(batch, calls) if whole else batch
 
-        cuts = islice(self.batches.cuts(self.source, epoch, self.shard), start, None)
         if self.prefetch and all(isinstance(part, ByRow) for part in (self.source, *self.stages)):
-            made = make_in_groups(make, cuts, self.prefetch, self.source.statistics(), self._workers)
+            place = (epoch, self.shard, start)
+            depth = 0 if is_resident(self.source) and not self.stages else self.prefetch
+            made = make_in_groups(make, self.batches, self.source, place, depth, self._workers)
         else:
+            cuts = islice(self.batches.cuts(self.source, epoch, self.shard), start, None)
             made = map_ahead(make, cuts, self.prefetch, self._workers)
         try:
             for index, ready in enumerate(made, start + 1):

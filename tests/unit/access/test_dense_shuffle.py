@@ -72,7 +72,8 @@ def test_shards_share_the_same_batches(size, world):
 def test_starting_late_gives_the_rest_of_the_batches():
     source = range(100_001)
     whole = [cut.rows.tolist() for cut in Shuffled(64, seed=1).cuts(source, 0)]
-    late = [cut.rows.tolist() for cut in Shuffled(64, seed=1).cuts_from(len(source), 0, 1234)]
+    batcher = Shuffled(64, seed=1)
+    late = [cut.rows.tolist() for cut in batcher.cuts_between(len(source), 0, 1234, batcher.count(len(source)))]
     assert late == whole[1234:]
 
 

@@ -27,7 +27,8 @@ class Columns:
 
     def read(self, cut):
         rows = cut.rows if cut.rows is not None else np.arange(cut.begin, cut.end)
-        return Batch(cut, **{n: c[rows] if isinstance(c, np.ndarray) else c.take(rows) for n, c in self.columns.items()})
+        taken = {n: c[rows] if isinstance(c, np.ndarray) else c.take(rows) for n, c in self.columns.items()}
+        return Batch(cut, **taken)
 
     def statistics(self):
         return Statistics(len(self))

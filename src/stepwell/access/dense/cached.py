@@ -58,6 +58,11 @@ class CachedRows:
         """Hits, misses, rows and bytes held so far."""
         return self._cache.counts
 
+    @property
+    def resident(self) -> bool:
+        """Whether every row is held, so that reading is a gather and nothing else."""
+        return self._cache.counts.rows == len(self)
+
     def read(self, slice: Slice) -> Batch:
         """Return the rows of a slice with all stages applied."""
         rows = slice.rows if slice.rows is not None else np.arange(slice.begin, slice.end, dtype=np.int64)

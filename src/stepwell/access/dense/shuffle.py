@@ -104,31 +104,34 @@ class Shuffled:
         if self.size < 1:
             raise InvalidValueError("size", self.size, "at least 1")
 
-    def count(self, num_rows: int) -> int:
-        """Return the number of batches of one epoch, all shards together."""
-        return num_rows // self.size if self.drop_last else -(-num_rows // self.size)
-
-    def cuts(self, source: Source, epoch: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
-        """Yield the slices of one epoch in order; with `shard=(rank, world)` this rank's share of them."""
-        return self.cuts_from(len(source), epoch, 0, shard)
-
-    def cuts_from(self, num_rows: int, epoch: int, start: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
-        """Yield the slices from this rank's batch `start` on, without visiting those before it."""
+    def count(self, num_rows: int, shard: tuple[int, int] = (0, 1)) -> int:
+        """Return the number of batches of one epoch that a shard has."""
         rank, world = shard
         if not 0 <= rank < world:
             raise InvalidValueError("shard", shard, "(rank, world) with 0 <= rank < world")
+        whole = num_rows // self.size if self.drop_last else -(-num_rows // self.size)
+        return len(range(rank, whole, world))
+
+    def cuts(self, source: Source, epoch: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
+        """Yield the slices of one epoch in order; with `shard=(rank, world)` this rank's share of them."""
+        ahead, total = max(1, _AHEAD_ROWS // self.size), self.count(len(source), shard)
+        for begin in range(0, total, ahead):
+            yield from self.cuts_between(len(source), epoch, begin, min(total, begin + ahead), shard)
+
+    def cuts_between(
+        self, num_rows: int, epoch: int, begin: int, end: int, shard: tuple[int, int] = (0, 1)
+    ) -> list[Slice]:
+        """Return this shard's slices `[begin, end)` of one epoch, without visiting those before them."""
+        rank, world = shard
+        end = min(end, self.count(num_rows, shard))
         order = Permutation(num_rows, self.seed, epoch)
-        ahead = max(1, _AHEAD_ROWS // self.size)
-        mine = range(rank + start * world, self.count(num_rows), world)
-        if world > 1:
-            for index in mine:
-                begin, end = index * self.size, min(num_rows, (index + 1) * self.size)
-                yield Slice(epoch, index, begin, end, order[begin:end])
-            return
-        for first in mine[::ahead]:
-            base = first * self.size
-            with serial():
-                rows = order[base : base + ahead * self.size]
-            for index in range(first, min(first + ahead, len(mine) + mine.start)):
-                begin, end = index * self.size, min(num_rows, (index + 1) * self.size)
-                yield Slice(epoch, index, begin, end, rows[begin - base : end - base])
+        places = [index * self.size for index in range(rank + begin * world, rank + end * world, world)]
+        if not places:
+            return []
+        with serial():
+            if world == 1:
+                whole = order[places[0] : min(num_rows, places[-1] + self.size)]
+                parts = [whole[at : at + self.size] for at in range(0, len(whole), self.size)]
+            else:
+                parts = [order[at : min(num_rows, at + self.size)] for at in places]
+        return [Slice(epoch, at // self.size, at, at + len(rows), rows) for at, rows in zip(places, parts, strict=True)]
