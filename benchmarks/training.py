@@ -111,3 +111,38 @@ def carry_weights(peer: PyGTGN, model: TGN) -> None:
     model.skip[0].load_state_dict(conv.lin_skip.state_dict())
     for ours, theirs in (("source", "lin_src"), ("target", "lin_dst"), ("final", "lin_final")):
         getattr(model.decoder, ours).load_state_dict(getattr(peer.decoder, theirs).state_dict())
+
+
+def keep_order(peer: PyGTGN) -> None:
+    """Make PyG's parts keep the order of events, and forget all; why is said in `claims/tgn_training`."""
+    insert = peer.loader.insert
+
+    def few(src: torch.Tensor, dst: torch.Tensor) -> None:
+        for begin in range(0, len(src), 10):
+            insert(src[begin : begin + 10], dst[begin : begin + 10])
+
+    def store(ends: torch.Tensor, *columns: object) -> None:
+        *rest, kept = columns
+        nodes, order = torch.sort(ends, stable=True)
+        nodes, count = nodes.unique_consecutive(return_counts=True)
+        for node, rows in zip(nodes.tolist(), order.split(count.tolist()), strict=True):
+            kept[node] = (ends[rows], *(column[rows] for column in rest))  # type: ignore[index]
+
+    peer.loader.insert = few
+    peer.memory._update_msg_store = store
+    peer.memory.aggr_module = _LastMessage()
+    peer.train_mode(on=True)
+    peer.forget()
+
+
+class _LastMessage(torch.nn.Module):
+    """The newest message of each node, the later of two equally new ones, zero if there is none."""
+
+    def forward(self, message: torch.Tensor, index: torch.Tensor, when: torch.Tensor, size: int) -> torch.Tensor:
+        order = torch.argsort(when, stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order))
+        newest = torch.full((size,), -1).scatter_reduce(0, index, rank, "amax")
+        out = message.new_zeros(size, message.shape[1])
+        out[newest >= 0] = message[order[newest[newest >= 0]]]
+        return out

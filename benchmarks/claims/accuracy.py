@@ -11,7 +11,7 @@ import torch
 from benchmarks.harness import Claim, Result
 from benchmarks.peers.pyg_tgn import PyGTGN, batches
 from benchmarks.streams import negatives, stream, tensors
-from benchmarks.training import adam, carry_weights, epoch, pyg_batches, pyg_like
+from benchmarks.training import adam, carry_weights, epoch, keep_order, pyg_batches, pyg_like
 from stepwell.access import FixedBatches, Pipeline, Recent, UniformNegatives
 from stepwell.evaluate import Protocol, evaluation_for, p1, split_for
 from stepwell.evaluate.metrics import average_precision
@@ -93,16 +93,11 @@ def _edgebank(log: EventLog) -> dict[str, float | str]:
 
 
 def _against_pyg(*, quick: bool) -> Result:
-    seeds, epochs = ((0,), 1) if quick else ((0, 1, 2, 3, 4), 5)
-    log = stream("collegemsg")
-    log = EventLog.from_arrays(
-        log.src, log.dst, log.time, features=np.zeros((len(log), 1), np.float32), num_nodes=log.num_nodes
-    )
-    if quick:
-        log = log[:8_000]
-        log = EventLog.from_arrays(
-            log.src, log.dst, log.time, features=np.zeros((len(log), 1), np.float32), num_nodes=log.num_nodes
-        )
+    seeds, epochs = ((0,), 1) if quick else ((0, 1, 2, 3, 4), 2)
+    log = stream("collegemsg", events=8_000 if quick else 0)
+    # Hours, and PyG's parts kept in order, for the reasons given in `tgn_training`: else both runs are chaotic.
+    none = np.zeros((len(log), 1), np.float32)
+    log = EventLog.from_arrays(log.src, log.dst, log.time // 3600, features=none, num_nodes=log.num_nodes)
     pairs = [_pair(log, seed, epochs) for seed in seeds]
     difference = [ours - theirs for ours, theirs in pairs]
     middle = statistics.mean(difference)
@@ -112,7 +107,7 @@ def _against_pyg(*, quick: bool) -> Result:
         "PyG": {"ap": statistics.mean(p[1] for p in pairs)},
     }
     quality = {"mean difference": middle, "half width of the 95 % interval": half}
-    why = f"The interval is {middle - half:.2f} to {middle + half:.2f}: training is chaotic, so equal computations drift apart."
+    why = f"The interval is {middle - half:.2f} to {middle + half:.2f}: equal computations drift apart in training."
     worst = max(abs(middle - half), abs(middle + half))
     return Result("accuracy_vs_pyg", worst, baseline, quality, seeds, why if worst > 0.3 else "")
 
@@ -122,9 +117,10 @@ def _pair(log: EventLog, seed: int, epochs: int) -> tuple[float, float]:
     torch.manual_seed(seed)
     parts = log.split()
     begin, end = parts.train.end, parts.test.begin
-    peer, model = PyGTGN(tensors(log), dropout=0.0), pyg_like(log, dropout=0.0)
+    peer, model = PyGTGN(tensors(log), dropout=0.0, lr=1e-4), pyg_like(log, dropout=0.0)
     carry_weights(peer, model)
-    optimizer = adam(model)
+    keep_order(peer)
+    optimizer = adam(model, 1e-4)
     for number in range(epochs):
         other = negatives(log, seed=100 * seed + number)
         model.train()
