@@ -63,19 +63,20 @@ def main() -> None:
 def run(folder: Path, contestant: str, batch: int, seconds: float, *, cold: bool) -> dict[str, float | str]:
     """Warm up for a third of the time, then time epochs.
 
-    A whole epoch counts whole. One that is cut off by the clock counts from its first batch, so that a long shuffle at
-    its begin weighs as it would in the whole epoch: next to nothing.
+    A whole epoch counts whole. Of one that is cut off by the clock, the wait for its first batch (a shuffle of all rows)
+    counts by the share of the epoch that was reached.
     """
     name, _, workers = contestant.rpartition("-")
     name, num_workers = (name, int(workers)) if workers.isdigit() else (contestant, 0)
     epoch = CONTESTANTS[name](folder, batch, num_workers)
+    total = len(np.load(folder / "label.npy", mmap_mode="r"))
     if cold:
         drop_from_page_cache(folder)
     else:
-        _iterate(epoch, 0, seconds / 3)
+        _iterate(epoch, 0, seconds / 3, total)
     rows, wall, cpu, number, first_s = 0, 0.0, 0.0, 1, 0.0
     while wall < seconds:
-        turn = _iterate(epoch, number, seconds - wall)
+        turn = _iterate(epoch, number, seconds - wall, total)
         first_s = turn.first_s if number == 1 else first_s
         rows, wall, cpu, number = rows + turn.rows, wall + turn.wall_s, cpu + turn.cpu_s, number + 1
     return {
@@ -93,7 +94,7 @@ class Turn(NamedTuple):
     first_s: float
 
 
-def _iterate(epoch: Epoch, number: int, seconds: float) -> Turn:
+def _iterate(epoch: Epoch, number: int, seconds: float, total: int) -> Turn:
     cpu, begin = _cpu_seconds(), time.perf_counter()
     batches, rows, first, first_rows, whole = epoch(number), 0, begin, 0, True
     first_cpu = cpu
@@ -110,7 +111,9 @@ def _iterate(epoch: Epoch, number: int, seconds: float) -> Turn:
         close()
     if whole:
         return Turn(rows, end - begin, used - cpu, first - begin)
-    return Turn(rows - first_rows, end - first, used - first_cpu, first - begin)
+    share = rows / total
+    wall_s, cpu_s = end - first + share * (first - begin), used - first_cpu + share * (first_cpu - cpu)
+    return Turn(rows - first_rows, wall_s, cpu_s, first - begin)
 
 
 def drop_from_page_cache(folder: Path) -> None:
