@@ -63,8 +63,8 @@ def main() -> None:
 def run(folder: Path, contestant: str, batch: int, seconds: float, *, cold: bool) -> dict[str, float | str]:
     """Warm up for a third of the time, then time epochs.
 
-    A whole epoch counts whole. Of one that is cut off by the clock, the wait for its first batch (a shuffle of all rows)
-    counts by the share of the epoch that was reached.
+    A whole epoch counts whole. Of one that is cut off by the clock, the wait for its first batch (a shuffle of all
+    rows) counts by the share of the epoch that was reached.
     """
     name, _, workers = contestant.rpartition("-")
     name, num_workers = (name, int(workers)) if workers.isdigit() else (contestant, 0)

@@ -285,7 +285,7 @@ def _inflate(data, at, end, out, fast, counts, symbols, lengths):  # type: ignor
 
 
 @numba.njit(cache=True, nogil=True)
-def _block(data, at, end, hold, held, out, size, fast, counts, symbols):  # type: ignore[no-untyped-def]
+def _block(data, at, end, hold, held, out, size, fast, counts, symbols):  # type: ignore[no-untyped-def]  # noqa: C901
     """Decode one block's symbols; the size is -1 if it is damaged."""
     near, near_counts, near_symbols = fast[0], counts[0], symbols[0]
     far, far_counts, far_symbols = fast[1], counts[1], symbols[1]
