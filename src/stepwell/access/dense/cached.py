@@ -32,9 +32,11 @@ class CachedRows:
         InvalidValueError: If the budget is negative.
         PlanError: When read, if a field that is left is no array.
 
-    Example:
-        >>> rows = CachedRows(table, [DecodeImage("image", (28, 28))], budget_bytes=64 << 20)
-        >>> pipeline = Pipeline(rows, Shuffled(256))
+    Example::
+
+        table = lake.table("mnist")
+        rows = CachedRows(table, [DecodeImage("image", (28, 28))], budget_bytes=64 << 20)
+        for batch in Pipeline(rows, Shuffled(256)): ...
     """
 
     def __init__(self, source: Source, stages: Sequence[RowStage] = (), *, budget_bytes: int) -> None:

@@ -35,9 +35,11 @@ class Tokenise(RowStage):
         Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
 
     Example:
-        >>> stage = Tokenise("text", size=100, length=3)
-        >>> stage(Batch(Slice(0, 0, 0, 2), text=Ragged.of(["To be", "to"]))).array("tokens")[:, 0].tolist()
-        [13, 13]
+        >>> from stepwell.core import Slice
+        >>> batch = Batch(Slice(0, 0, 0, 2), text=Ragged.of(["To be!", "be to"]))
+        >>> tokens = Tokenise("text", size=100, length=3)(batch).array("tokens")
+        >>> bool(tokens[0, 0] == tokens[1, 1]), int(tokens[0, 2])
+        (True, 0)
     """
 
     column: str
