@@ -6,12 +6,15 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from stepwell import __version__
 from stepwell.cli import verbs
 from stepwell.core.errors import StepwellError
 
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_RAW = argparse.RawDescriptionHelpFormatter
 _EPILOG = """\
 first steps:
   stepwell demo                                   a whole run on a generated stream, in two minutes
@@ -41,24 +44,34 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "stepwell", description="A database engine for training deep models.", epilog=_EPILOG, formatter_class=raw
+        "stepwell", description="A database engine for training deep models.", epilog=_EPILOG, formatter_class=_RAW
     )
     parser.add_argument("--version", action="version", version=f"stepwell {__version__}")
     parser.add_argument("--verbose", action="store_true", help="say what is done on the way")
     known = parser.add_subparsers(metavar="VERB", required=True)
+    _add_data_verbs(known)
+    _add_run_verbs(known)
+    return parser
 
-    def verb(name: str, run: object, text: str, example: str = "") -> argparse.ArgumentParser:
-        added = known.add_parser(
-            name, help=text, description=text, epilog=f"example:\n  {example}" if example else "", formatter_class=raw
-        )
-        added.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-        added.set_defaults(run=run)
-        return added
 
-    demo = verb(
-        "demo", verbs.demo, "Ingest, train TGN, evaluate, and write a report.", "stepwell demo --data collegemsg"
+def _verb(known: Verbs, run: Callable[[argparse.Namespace], int], text: str, example: str) -> argparse.ArgumentParser:
+    """Add a verb, named as the second word of its example."""
+    added = known.add_parser(
+        example.split()[1],
+        help=text,
+        description=text,
+        epilog=f"example:\n  {example}",
+        formatter_class=_RAW,
+    )
+    added.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    added.set_defaults(run=run)
+    return added
+
+
+def _add_data_verbs(known: Verbs) -> None:
+    demo = _verb(
+        known, verbs.demo, "Ingest, train TGN, evaluate, and write a report.", "stepwell demo --data collegemsg"
     )
     demo.add_argument(
         "--data", default="", help="a registered data set or a CSV/Parquet file (default: a generated stream)"
@@ -67,57 +80,39 @@ def _parser() -> argparse.ArgumentParser:
     _columns(demo)
     _settings(demo)
 
-    listing = verb("datasets", verbs.list_datasets, "List public streams, or show one.", "stepwell datasets collegemsg")
+    text = "List public streams and what a lake holds, or show one stream."
+    listing = _verb(known, verbs.list_datasets, text, "stepwell datasets collegemsg")
     listing.add_argument("name", nargs="?", default="", help="show this one and whether it is on this machine")
-
     listing.add_argument("--lake", default="lake", help="also list what this lake holds (default: lake)")
 
-    ingest = verb(
-        "ingest",
-        verbs.ingest,
-        "Put an event stream into a lake.",
-        "stepwell ingest edits.csv.gz --name edits --src user:uid --dst page:pid --time ts --features 'f*'",
-    )
+    example = "stepwell ingest edits.csv.gz --name edits --src user:uid --dst page:pid --time ts --features 'f*'"
+    ingest = _verb(known, verbs.ingest, "Put an event stream into a lake.", example)
     ingest.add_argument("source", help="a registered data set, or a CSV (also .gz, .zst), Parquet or Arrow file")
     ingest.add_argument("--name", default="", help="name in the lake (default: the file's or data set's)")
     ingest.add_argument("--lake", default="lake", help="folder or object-store prefix (default: lake)")
     ingest.add_argument("--budget", default="1GiB", help="memory the ingest may use (default: 1GiB)")
     _columns(ingest)
 
-    _recipe(
-        verb(
-            "plan",
-            verbs.plan,
-            "Print the plan of a run without running it.",
-            "stepwell plan tgn_collegemsg --set batches.size=1000",
-        )
-    )
-    train = _recipe(
-        verb(
-            "train",
-            verbs.train,
-            "Train a recipe, evaluate it, write its folder.",
-            "stepwell train tgn_wikipedia --out runs/wiki",
-        )
-    )
+
+def _add_run_verbs(known: Verbs) -> None:
+    text = "Print the plan of a run without running it."
+    _recipe(_verb(known, verbs.plan, text, "stepwell plan tgn_collegemsg --set batches.size=1000"))
+
+    text = "Train a recipe, evaluate it, write its folder."
+    train = _recipe(_verb(known, verbs.train, text, "stepwell train tgn_wikipedia --out runs/wiki"))
     train.add_argument("--out", default="", help="folder of the run (default: runs/<recipe>)")
     train.add_argument("--resume", action="store_true", help="continue the folder's run from its last checkpoint")
     train.add_argument("--list", action="store_true", help="list the recipes and stop")
 
-    evaluate = verb(
-        "evaluate", verbs.evaluate, "Score a trained run under a protocol.", "stepwell evaluate runs/wiki --protocol p3"
-    )
+    text = "Score a trained run under a protocol."
+    evaluate = _verb(known, verbs.evaluate, text, "stepwell evaluate runs/wiki --protocol p3")
     evaluate.add_argument("folder", help="folder of a run")
     evaluate.add_argument(
         "--protocol", choices=["p1", "p2", "p3"], default="p1", help="see: the concepts page on evaluation"
     )
 
-    predict = verb(
-        "predict",
-        verbs.predict,
-        "Score (source, destination, time) rows.",
-        "stepwell predict runs/wiki pairs.csv --out scores.parquet",
-    )
+    text = "Score (source, destination, time) rows."
+    predict = _verb(known, verbs.predict, text, "stepwell predict runs/wiki pairs.csv --out scores.parquet")
     predict.add_argument("folder", help="folder of a run")
     predict.add_argument(
         "pairs", help="CSV or Parquet with columns src, dst, time: your own keys, times in the log's unit"
@@ -126,15 +121,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", default="predictions.parquet", help="where the scores go (default: predictions.parquet)"
     )
 
-    _recipe(
-        verb(
-            "bench",
-            verbs.bench,
-            "Time sampling, batches and training steps of a recipe here.",
-            "stepwell bench tgn_collegemsg",
-        )
-    )
-    return parser
+    text = "Time sampling, batches and training steps of a recipe here."
+    _recipe(_verb(known, verbs.bench, text, "stepwell bench tgn_collegemsg"))
 
 
 def _recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
