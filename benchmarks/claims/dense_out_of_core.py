@@ -13,14 +13,14 @@ CLAIMS = [
     Claim(
         "dense_out_of_core",
         _WHAT
-        + "the best of torch DataLoader over memory maps with its own shuffle, webdataset and Hugging Face datasets",
+        + "the best of torch DataLoader (also around a hand-written gather), webdataset and Hugging Face datasets",
         3.0,
         "x",
     ),
     Claim(
-        "dense_out_of_core_by_hand",
-        _WHAT + "a hand-written gather from memory maps, passed through torch DataLoader",
-        1.0,
+        "dense_out_of_core_own_shuffle",
+        _WHAT + "the best of the same where each loader shuffles and batches itself",
+        3.0,
         "x",
     ),
 ]

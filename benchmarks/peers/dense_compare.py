@@ -36,7 +36,7 @@ def compare(
     """Run all contestants in turn, each run in a process of its own, forwards and backwards; return medians."""
     names = [*own, *(QUICK_PEERS if quick else PEERS)]
     found: dict[str, list[Figures]] = {name: [] for name in names}
-    for turn in range(1 if quick else 5):
+    for turn in range(1 if quick else 3):
         for name in names if turn % 2 == 0 else names[::-1]:
             run = measure_once(folder, name, batch=BATCH, seconds=0.5 if quick else seconds, limit=limit)
             found[name].append(run)
@@ -85,11 +85,14 @@ def ratios(figures: Mapping[str, Figures], own: str) -> dict[str, float | str]:
 def two_results(
     claim: str, own: float, figures: Mapping[str, Figures], quality: Mapping[str, float | str]
 ) -> list[Result]:
-    """Return the result against loaders that shuffle and batch themselves, and that against a hand-written gather."""
+    """Return the result against the best of all, and that against loaders that shuffle and batch themselves.
+
+    A hand-written index sampler and gather inside `DataLoader` is its best setting, so it counts in the first.
+    """
     failed = [f"{name} ({figure['failed']})" for name, figure in figures.items() if "failed" in figure]
     note = MOSAIC + (f" Failed under the limit: {'; '.join(failed)}." if failed else "")
     results = []
-    for name, by_hand in ((claim, False), (f"{claim}_by_hand", True)):
+    for name, by_hand in ((claim, True), (f"{claim}_own_shuffle", False)):
         peer, rate = best_peer(figures, by_hand=by_hand)
         results.append(Result(name, own / rate, figures, quality, [0], f"Best peer: {peer}. {note}"))
     return results
