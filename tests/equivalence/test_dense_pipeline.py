@@ -99,7 +99,10 @@ def test_ten_lines_train_a_model_on_adult(tmp_path):
     encode = Encode.fit(train, label="income")
     start = torch.tensor([0, *encode.sizes[:-1]]).cumsum(0)
     table, head = nn.EmbeddingBag(sum(encode.sizes), 16), nn.Linear(16 + len(encode.numeric), 2)
-    model = lambda batch: head(torch.cat([table(batch["codes"] + start), batch["x"]], 1))
+
+    def model(batch):
+        return head(torch.cat([table(batch["codes"] + start), batch["x"]], 1))
+
     optimiser = torch.optim.Adam([*table.parameters(), *head.parameters()], 0.02)
     for batch in sw.Pipeline(train, sw.Shuffled(256), stages=[encode]):
         optimiser.zero_grad()
