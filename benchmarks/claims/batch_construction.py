@@ -64,4 +64,11 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
             }
         shares.append(100 * timing["batches alone"].wall_s / timing["made in the loop"].wall_s)
         hidden.append(timing["made ahead"].wall_s / timing["ready beforehand"].wall_s)
-    return [Result("batch_construction", max(shares), baseline), Result("batch_hidden", max(hidden), baseline)]
+    why = (
+        "On two cores both are busy with the step already: a batch made ahead takes its 0.4 ms from it, and the "
+        "worker wakes beside torch's threads."
+    )
+    return [
+        Result("batch_construction", max(shares), baseline),
+        Result("batch_hidden", max(hidden), baseline, why=why if max(hidden) > 1.05 else ""),
+    ]

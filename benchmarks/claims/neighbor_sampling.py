@@ -67,8 +67,8 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
         if peer in rates:
             why = (
                 f"{peer} answers {rates[peer] / 1e6:.2f} M queries/s here, twice what the bar was set by; we answer "
-                f"{whole / 1e6:.1f} M. A call of 600 queries takes 13 us if the index is in the cache and 21 in a stream, "
-                "so what is left is waiting for memory: narrower outputs gain little."
+                f"{whole / 1e6:.1f} M. A call of 600 takes 13 us if the index is in the cache and 21 in a stream, so "
+                "what is left is waiting for memory; narrower outputs gain little."
             )
             results.append(Result(claim, whole / rates[peer], baseline, why=why))
     return results
