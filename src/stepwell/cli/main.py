@@ -145,7 +145,9 @@ def _columns(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("columns of a file")
     group.add_argument("--src", default="src", help="source column, or space:column where ids of the two ends overlap")
     group.add_argument("--dst", default="dst", help="destination column, or space:column")
-    group.add_argument("--time", default="time", help="time column")
+    group.add_argument(
+        "--time", default="time", help="time column; all three default to src, dst, time or another usual name"
+    )
     group.add_argument("--label", default="", help="column of a state label")
     group.add_argument("--features", default="", help="feature columns, separated by commas; a trailing * matches")
     group.add_argument(

@@ -169,18 +169,39 @@ def _list_recipes() -> int:
 
 def _ingest_file(lake: storage.Lake, path: str, name: str, options: Options, budget: str) -> str:
     source = storage.open_source(path)
+    names = source.schema.names
     lake.events(
         name,
         path,
-        src=_end(options.src),
-        dst=_end(options.dst),
-        time=options.time,
+        src=_end(_column(options.src, "src", names)),
+        dst=_end(_column(options.dst, "dst", names)),
+        time=_column(options.time, "time", names),
         label=options.label or None,
-        features=_matching(options.features, source.schema.names) or None,
+        features=_matching(options.features, names) or None,
         unit=_unit(options.unit),
         budget=budget,
     )
     return name
+
+
+_USUAL = {
+    "src": ("source", "user", "user_id", "u", "from", "sender", "head"),
+    "dst": ("destination", "target", "item", "item_id", "i", "v", "to", "receiver", "tail"),
+    "time": ("ts", "t", "timestamp", "unixtime", "date", "datetime"),
+}
+
+
+def _column(given: str, end: str, names: list[str]) -> str:
+    """Return the column that was named; if none was and the default is absent, the usual name that is there.
+
+    Users and items are numbered apart, so each is a key space of its own.
+    """
+    if given != end or given in names:
+        return given
+    lower = {name.lower(): name for name in names}
+    usual = next((usual for usual in _USUAL[end] if usual in lower), "")
+    space = usual.removesuffix("_id")
+    return f"{space}:{lower[usual]}" if space in ("user", "item") else lower.get(usual, given)
 
 
 def _end(text: str) -> str | tuple[str, str]:

@@ -52,6 +52,15 @@ def test_the_demo_takes_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert "what next" in said and (here / "runs" / "demo-edits" / "report.html").exists()
 
 
+def test_usual_column_names_need_no_options(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mail.csv").write_text("From,To,Timestamp\n1,2,10\n2,1,20\n")
+    assert main(["ingest", "mail.csv"]) == 0
+    assert "2 events, 2 nodes" in capsys.readouterr().out
+    (here / "edits.txt.csv").write_text("user_id,item_id,ts\n1,2,10\n2,1,20\n")
+    assert main(["ingest", "edits.txt.csv", "--name", "apart"]) == 0
+    assert "2 events, 4 nodes" in capsys.readouterr().out
+
+
 def test_datasets_are_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["datasets"]) == 0
     assert "collegemsg" in capsys.readouterr().out
