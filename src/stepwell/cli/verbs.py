@@ -29,7 +29,7 @@ def demo(options: Options) -> int:
         lake = storage.open(experiment.data.lake)
         name = _ingest_file(lake, options.data, Path(name).name.split(".")[0], options, "1GiB")
     experiment = override(experiment, [f"data.name={name}", *options.set])
-    folder = Path(options.out or f"runs/demo-{name}")
+    folder = Path(options.out) if options.out else _free(Path(f"runs/demo-{name}"))
     result = jobs.run(experiment, folder)
     _show(result, folder, as_json=options.json)
     if not options.json:
@@ -40,6 +40,12 @@ def demo(options: Options) -> int:
             "  your own stream:      stepwell demo --data edits.csv --src user:uid --dst page:pid --time ts"
         )
     return 0
+
+
+def _free(folder: Path) -> Path:
+    """Return the folder, or the same with the first number behind it that is not taken."""
+    names = (folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
 
 
 def list_datasets(options: Options) -> int:

@@ -50,6 +50,8 @@ def test_the_demo_takes_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["demo", "--data", "edits.csv", *COLUMNS, *sets()]) == 0
     said = capsys.readouterr().out
     assert "what next" in said and (here / "runs" / "demo-edits" / "report.html").exists()
+    assert main(["demo", "--data", "edits.csv", *COLUMNS, *sets()]) == 0
+    assert (here / "runs" / "demo-edits-2" / "report.html").exists()
 
 
 def test_usual_column_names_need_no_options(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
