@@ -109,7 +109,7 @@ def _against_pyg(*, quick: bool) -> Result:
     quality = {"mean difference": middle, "half width of the 95 % interval": half}
     why = (
         f"The mean difference is {middle:.2f}, but five seeds leave an interval from {middle - half:.2f} to "
-        f"{middle + half:.2f}: the two evaluate with memories digested at different moments, and seeds differ."
+        f"{middle + half:.2f}: its cause is not established (PyG digests memory at other moments in evaluation)."
     )
     worst = max(abs(middle - half), abs(middle + half))
     return Result("accuracy_vs_pyg", worst, baseline, quality, seeds, why if worst > 0.3 else "")
