@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -35,8 +35,9 @@ class Stage(Protocol):
     """One box of a plan: frozen, cheap to build, printable.
 
     `needs` and `gives` name batch fields; order and gaps are checked before the first batch. `reads` and
-    `writes` name state (memory, mail, lists): a stage that touches none may run ahead of the model. `accuracy`
-    says whether values stay the `same`, differ within a stated bound (`bounded`), or the training is another,
+    `writes` name state (memory, mail, lists). A stage that touches none may run ahead of the model, on any thread. One
+    whose state is written by stages alone (a tier, a plan) runs ahead too, batch after batch. One that reads what no
+    stage writes reads the model's state, and waits for the model. `accuracy` says whether values stay the `same`, differ within a stated bound (`bounded`), or the training is another,
     equally valid one (`changed`).
     """
 
@@ -54,6 +55,20 @@ class Stage(Protocol):
     def __call__(self, batch: Batch) -> Batch: ...
 
     def cost(self, stats: Statistics, machine: Machine) -> Cost: ...
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A stage that wants to know an epoch before it begins: what the batches will touch (placement, reuse)."""
+
+    def foresee(self, epoch: int, upstream: Callable[[], Iterator[Batch]], start: int = 0) -> None:
+        """Plan one epoch.
+
+        Args:
+            epoch: The epoch.
+            upstream: Makes all its batches anew, from the first, as they come to this stage.
+            start: The batch that will be asked for first; later ones follow in order.
+        """
 
 
 @runtime_checkable
