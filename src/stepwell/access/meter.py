@@ -33,7 +33,10 @@ class Meter:
             if before is None or field not in before or before[field] is not value:
                 length, size = measure(value)
                 rows, size_bytes = max(rows, length), size_bytes + size
-        cost = Cost(rows=rows or len(after), size_bytes=size_bytes, seconds=seconds, calls=calls)
+        self.note(name, Cost(rows=rows or len(after), size_bytes=size_bytes, seconds=seconds, calls=calls))
+
+    def note(self, name: str, cost: Cost) -> None:
+        """Count a cost as it is."""
         with self._lock:
             self._costs[name] = self._costs.get(name, Cost()) + cost
 

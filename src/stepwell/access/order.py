@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from stepwell.core.errors import PlanError
-from stepwell.core.shapes import Stage
+from stepwell.core.shapes import Stage, Stateful
 
 _GIVERS = {
     "candidate": "Candidates(log, negatives), or negatives=... of the pipeline",
@@ -22,7 +22,7 @@ _GIVERS = {
 
 
 def order_stages(stages: Sequence[Stage], given: Iterable[str], source: str = "the source") -> tuple[Stage, ...]:
-    """Order stages so that each finds what it needs; stages that touch no state come as early as they can.
+    """Order stages so that each finds what it needs: those without state first, those that wait for the model last.
 
     A stage that needs and gives the same field changes it: it stands after the field's giver, before the others that
     need it, and after earlier-listed stages that change it too. Otherwise the listed order is kept where it may be.
@@ -38,20 +38,55 @@ def order_stages(stages: Sequence[Stage], given: Iterable[str], source: str = "t
     fields = frozenset(given)
     _check_givers(stages, fields, source)
     _check_gaps(stages, fields, source)
-    waits = [_before(stages, i) for i in range(len(stages))]
+    waits, waits_for_model = [_before(stages, i) for i in range(len(stages))], waiting(stages)
     ordered: list[int] = []
     while len(ordered) < len(stages):
         ready = [i for i in range(len(stages)) if i not in ordered and waits[i] <= set(ordered)]
         if not ready:
             names = ", ".join(_name(stages[i]) for i in range(len(stages)) if i not in ordered)
             raise PlanError(f"These stages wait for each other in a circle: {names}. Take one out or split it.")
-        ordered.append(min(ready, key=lambda i: (not is_pure(stages[i]), i)))
+        ordered.append(min(ready, key=lambda i: (waits_for_model[i], not is_pure(stages[i]), i)))
     return tuple(stages[i] for i in ordered)
 
 
 def is_pure(stage: Stage) -> bool:
     """Say whether a stage touches no state, so that it may run ahead of the model and on any thread."""
     return not stage.reads and not stage.writes
+
+
+def waiting(stages: Sequence[Stage]) -> list[bool]:
+    """Say for each stage whether it must wait until its batch is asked for.
+
+    A stage waits if it reads what no stage writes (the model's state), or is itself to be saved (then its state must
+    be that of the last batch handed out). So does one that shares state with it, or needs or changes a field of its.
+    """
+    written: frozenset[str] = frozenset().union(*(stage.writes for stage in stages))
+    waits = [bool(stage.reads - written) or isinstance(stage, Stateful) for stage in stages]
+    before = [_before(stages, i) for i in range(len(stages))]
+    while True:
+        held: frozenset[str] = frozenset().union(
+            *(stage.reads | stage.writes for stage, late in zip(stages, waits, strict=True) if late)
+        )
+        found = [
+            late or bool((stage.reads | stage.writes) & held) or any(waits[j] for j in before[i])
+            for i, (stage, late) in enumerate(zip(stages, waits, strict=True))
+        ]
+        if found == waits:
+            return waits
+        waits = found
+
+
+def needed_by(stages: Sequence[Stage], index: int) -> list[int]:
+    """Return the places of the earlier stages without which stage `index` cannot be called, in their order."""
+    places: set[int] = set()
+    todo = [index]
+    while todo:
+        place = todo.pop()
+        shared = {i for i, stage in enumerate(stages[:index]) if stage.writes & stages[place].reads}
+        new = {i for i in _before(stages, place) | shared if i < index} - places
+        places |= new
+        todo += new
+    return sorted(places)
 
 
 def _changes(stage: Stage) -> frozenset[str]:

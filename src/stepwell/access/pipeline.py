@@ -1,33 +1,37 @@
 """The pipeline: stages, ordered by the fields they need and give, turn slices of a source into batches.
 
 It knows neither graphs nor tables: a source is read slice by slice, every stage adds fields, the last step moves the
-batch to the device. Stages that touch no state run ahead of the model on background threads, the others when the
-batch is asked for. Every call is counted, and the plan shows the figures beside what the stages had predicted.
+batch to the device. Stages that touch no state run ahead of the model on background threads, those whose state is
+written by stages alone too, but batch after batch on one thread; those that read the model's state run when the batch
+is asked for. A stage that wants to know an epoch beforehand is told it before the first batch. Every call is counted,
+and the plan shows the figures beside what the stages had predicted.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
 
-from stepwell.access.ahead import Workers, map_ahead
+from stepwell.access.ahead import Workers, map_ahead, serially
 from stepwell.access.batches import FixedBatches
+from stepwell.access.foresight import Foresight
 from stepwell.access.gather import Gather
 from stepwell.access.groups import ByRow, is_resident, make_in_groups
 from stepwell.access.meter import Meter
 from stepwell.access.negatives import Candidates, Negatives
 from stepwell.access.neighbors import AsOf, HopTime, KeyedBy, Neighbors
-from stepwell.access.order import is_pure, order_stages
+from stepwell.access.order import is_pure, order_stages, waiting
 from stepwell.access.transfer import to_tensors
+from stepwell.buffer.policy import Policy
 from stepwell.core import Batch, Cost, Machine, PlanNode, Slice, Statistics
 from stepwell.core.errors import CheckpointError, InvalidValueError, PlanError
-from stepwell.core.shapes import Batcher, Sampler, Source, Stage
+from stepwell.core.shapes import Batcher, Sampler, Source, Stage, Stateful
 from stepwell.core.state import Json, StateReader, StateWriter
-from stepwell.kernels.threads import serial
 from stepwell.storage import EventLog
 
 
@@ -62,10 +66,13 @@ class Pipeline:
         as_of: What a query sees: events strictly before its time (`"event"`) or before its batch (`"batch"`).
         hop_time: When a neighbour is asked in turn: at its edge's time or at the root's.
         keyed_by: What is a distinct target: a node at a time, or (batch-frozen) a node.
+        placement: Which feature rows stay in a faster tier; None: all are read from where the log has them.
         stages: More stages, in any order.
         prefetch: Batches made ahead on background threads; 0 for none. Where the source and all stages compute each
             row from that row alone (tables), groups of batches of about 8 MiB are made at once, so many groups ahead;
             none ahead if all rows are cached, when making a batch costs less than passing it between threads.
+        staleness: How many batches early the stages that read the model's state may run. What they read is then so many
+            updates old, which makes their values `bounded`; a resumed epoch begins with fresh ones. 0: never.
         seed: Keys negatives and random samplers.
         device: Where the tensors go; the CPU by default.
         shard: (rank, world): this process takes every `world`-th batch, starting at `rank`.
@@ -91,19 +98,22 @@ class Pipeline:
         as_of: AsOf = "event",
         hop_time: HopTime = "edge",
         keyed_by: KeyedBy = "node_time",
+        placement: Policy | None = None,
         stages: Sequence[Stage] = (),
         prefetch: int = 2,
+        staleness: int = 0,
         seed: int = 0,
         device: torch.device | str | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        if prefetch < 0:
-            raise InvalidValueError("prefetch", prefetch, "at least 0")
+        for name, depth in (("prefetch", prefetch), ("staleness", staleness)):
+            if depth < 0:
+                raise InvalidValueError(name, depth, "at least 0")
         if not 0 <= shard[0] < shard[1]:
             raise InvalidValueError("shard", shard, "(rank, world) with 0 <= rank < world")
         self.source = source
         self.batches: Batcher = FixedBatches() if batches is None else batches
-        self.prefetch, self.seed, self.shard = prefetch, seed, shard
+        self.prefetch, self.staleness, self.seed, self.shard = prefetch, staleness, seed, shard
         self.device = torch.device("cpu" if device is None else device)
         built: list[Stage] = []
         if negatives is not None or sampler is not None:
@@ -114,10 +124,15 @@ class Pipeline:
                 )
             built.append(Candidates(source, negatives, seed))
             if sampler is not None:
-                built += [Neighbors(source, sampler, hops, as_of, hop_time, keyed_by, seed), Gather(source)]
+                gather = Gather(source) if placement is None else Gather(source, placement=placement)
+                built += [Neighbors(source, sampler, hops, as_of, hop_time, keyed_by, seed), gather]
         self.stages = order_stages(_replaced(built, stages), self._given(), type(source).__name__)
+        self._pure = next((i for i, stage in enumerate(self.stages) if not is_pure(stage)), len(self.stages))
+        late = waiting(self.stages)
+        self._ordered = late.index(True) if True in late else len(self.stages)
         self._names = _names(self.stages)
-        self._meter, self._workers = Meter(), Workers(prefetch)
+        self._meter, self.workers = Meter(), Workers(prefetch)
+        self._foresight = Foresight(self.stages, self._names[1:-1], self._ordered)
         self._position = Position()
         self._resume: Position | None = None
 
@@ -147,28 +162,44 @@ class Pipeline:
     def _run(self, epoch: int, start: int) -> Iterator[Batch]:
         self._meter.clear()
         self._position = Position(epoch, start)
-        pure = next((i for i, stage in enumerate(self.stages) if not is_pure(stage)), len(self.stages))
-        whole = pure == len(self.stages)
+        self._foresight.tell(self, epoch, start, self._meter)
+        pure, ordered, last = self._pure, self._ordered, len(self.stages)
 
         def make(cut: Slice, calls: int = 1) -> Batch:
             batch = self._counted(self._names[0], None, lambda: self.source.read(cut), calls)
             batch = self._apply(batch, 0, pure, calls)
-            return self._move(batch, calls) if whole else batch
+            return self._move(batch, calls) if pure == last else batch
+
+        def then(batch: Batch) -> Batch:
+            batch = self._apply(batch, pure, ordered)
+            return self._move(batch) if ordered == last else batch
 
         if self.prefetch and all(isinstance(part, ByRow) for part in (self.source, *self.stages)):
             place = (epoch, self.shard, start)
             depth = 0 if is_resident(self.source) and not self.stages else self.prefetch
-            made = make_in_groups(make, self.batches, self.source, place, depth, self._workers)
+            made = make_in_groups(make, self.batches, self.source, place, depth, self.workers)
         else:
             cuts = islice(self.batches.cuts(self.source, epoch, self.shard), start, None)
-            made = map_ahead(_serially(make), cuts, self.prefetch, self._workers)
+            lane = serially(then) if ordered > pure else None
+            made = map_ahead(serially(make), cuts, self.prefetch, self.workers, lane)
         try:
-            for index, ready in enumerate(made, start + 1):
-                batch = ready if whole else self._move(self._apply(ready, pure, len(self.stages)))
+            for index, ready in enumerate(self._finished(made), start + 1):
                 self._position = Position(epoch, index)
-                yield batch
+                yield ready
         finally:
             made.close()  # type: ignore[attr-defined]
+
+    def _finished(self, made: Iterator[Batch]) -> Iterator[Batch]:
+        """Run what waits for the model, `staleness` batches before it is asked for."""
+        if self._ordered == len(self.stages):
+            yield from made
+            return
+        early: deque[Batch] = deque()
+        for batch in made:
+            early.append(self._move(self._apply(batch, self._ordered, len(self.stages))))
+            if len(early) > self.staleness:
+                yield early.popleft()
+        yield from early
 
     def _apply(self, batch: Batch, begin: int, end: int, calls: int = 1) -> Batch:
         for name, stage in zip(self._names[begin + 1 : end + 1], self.stages[begin:end], strict=True):
@@ -215,14 +246,19 @@ class Pipeline:
         costs = [_read_cost(stats, machine, num_batches)]
         costs += [stage.cost(stats, machine) for stage in self.stages]
         costs.append(_move_cost(costs, machine, num_batches, self.device))
-        reasons = [str(self.batches), *(_reason(stage) for stage in self.stages), self._threads()]
+        reasons = [str(self.batches), *self._reasons(), self._threads()]
         node: tuple[PlanNode, ...] = ()
-        for name, cost, why in zip(self._names, costs, reasons, strict=True):
-            node = (PlanNode(name, why, replace(cost, calls=num_batches), children=node),)
+        for place, (name, cost, why) in enumerate(zip(self._names, costs, reasons, strict=True)):
+            plans = self._foresight.rows(place - 1, costs)
+            node = (PlanNode(name, why, replace(cost, calls=num_batches), children=(*plans, *node)),)
         return node[0].with_measured(self.measured)
 
     def _threads(self) -> str:
         return f"{self.prefetch} batches ahead on background threads" if self.prefetch else "no prefetch"
+
+    def _reasons(self) -> list[str]:
+        late = f"; values bounded: up to {self.staleness} batches old" if self.staleness else ""
+        return [_reason(stage) + (late if i >= self._ordered else "") for i, stage in enumerate(self.stages)]
 
     def __str__(self) -> str:
         return str(self.plan)
@@ -235,6 +271,9 @@ class Pipeline:
         writer.value("epoch", self._position.epoch)
         writer.value("batch", self._position.batch)
         writer.value("setting", self._setting())
+        for name, stage in zip(self._names[1:-1], self.stages, strict=True):
+            if isinstance(stage, Stateful):
+                stage.save(writer.child(name))
 
     def load(self, reader: StateReader) -> None:
         """Continue, at the next `epoch` or `for`, behind the last batch that had been handed out.
@@ -252,6 +291,9 @@ class Pipeline:
             raise CheckpointError(
                 f"The saved position ({epoch!r}, {batch!r}) is no pair of integers. Use an older one."
             )
+        for name, stage in zip(self._names[1:-1], self.stages, strict=True):
+            if isinstance(stage, Stateful):
+                stage.load(reader.child(name))
         self._position = self._resume = Position(epoch, batch)
 
     def _setting(self) -> Json:
@@ -265,21 +307,6 @@ def _replaced(built: Sequence[Stage], stages: Sequence[Stage]) -> list[Stage]:
     """Return all stages without the built ones whose fields an explicit stage gives afresh."""
     fresh: frozenset[str] = frozenset().union(*(stage.gives - stage.needs for stage in stages))
     return [*(stage for stage in built if not stage.gives & fresh), *stages]
-
-
-def _serially(make: Callable[[Slice], Batch]) -> Callable[[Slice], Batch]:
-    """Return `make` with its kernels on one thread.
-
-    Making a batch is little work beside the step that it is for. A parallel region on a worker would start one more
-    team of OpenMP threads, and with more threads than cores GNU OpenMP puts every team to sleep between regions: a
-    training step of 9 ms then takes 13. On the loop's own thread, two teams take turns at the same cores.
-    """
-
-    def work(cut: Slice) -> Batch:
-        with serial():
-            return make(cut)
-
-    return work
 
 
 def _names(stages: Sequence[Stage]) -> list[str]:
