@@ -108,8 +108,9 @@ class Neighbors:
 
     @property
     def accuracy(self) -> Accuracy:
-        """Exact."""
-        return "same"
+        """Exact, unless the sampler says that its picks are within a bound (T-PPR lists)."""
+        found: Accuracy = getattr(self.sampler, "accuracy", "same")
+        return found
 
     def __str__(self) -> str:
         parts = [str(self.sampler), f"as_of={self.as_of}"]

@@ -17,7 +17,7 @@ from stepwell.core.batch import Ids
 from stepwell.core.errors import InvalidValueError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TemporalCSR:
     """Adjacency by node, then time. The arrays may be memory-mapped; all but `cursor` are never written.
 
