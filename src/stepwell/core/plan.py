@@ -16,6 +16,7 @@ class Cost:
         seconds: Wall seconds it takes in one epoch (its own, not its children's).
         hit_rate: Share of rows found in the fastest tier, 0 to 1.
         calls: How many batches these figures cover.
+        core_s: Seconds that all cores together are busy with it, or None where that was not told apart.
     """
 
     rows: float | None = None
@@ -23,6 +24,7 @@ class Cost:
     seconds: float | None = None
     hit_rate: float | None = None
     calls: int = 0
+    core_s: float | None = None
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -31,6 +33,22 @@ class Cost:
             seconds=_sum(self.seconds, other.seconds),
             hit_rate=other.hit_rate if other.hit_rate is not None else self.hit_rate,
             calls=self.calls + other.calls,
+            core_s=_sum(self.core_s, other.core_s),
+        )
+
+    def __mul__(self, times: float) -> Cost:
+        """Return the cost of doing it so many times; the hit rate stays."""
+
+        def scaled(value: float | None) -> float | None:
+            return None if value is None else value * times
+
+        return Cost(
+            rows=scaled(self.rows),
+            size_bytes=scaled(self.size_bytes),
+            seconds=scaled(self.seconds),
+            hit_rate=self.hit_rate,
+            calls=round(self.calls * times),
+            core_s=scaled(self.core_s),
         )
 
 
@@ -52,6 +70,10 @@ class Statistics:
         span: Largest minus smallest time, in the source's unit.
         batch_size: Rows a batch, when a pipeline asks.
         candidates: Candidates an event, when a pipeline asks; 0 for tables.
+        degrees: Median, 90 %, 99 % and largest number of events a node, over the nodes that have any; empty for tables
+            and where nobody counted.
+        top_share: Share of all event ends that the busiest 1 % of the nodes hold, 0 to 1.
+        update_distance: Mean events between two updates of a node (ETC's Theta), 0 where nobody counted.
     """
 
     num_rows: int
@@ -63,6 +85,9 @@ class Statistics:
     span: int = 0
     batch_size: int = 1
     candidates: int = 0
+    degrees: tuple[float, ...] = ()
+    top_share: float = 0.0
+    update_distance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +101,13 @@ class Machine:
         queries_per_s: Neighbour queries of the recent sampler.
         step_overhead_s: Fixed cost of one model step.
         threads: Compute threads.
+        cores: Cores that this process may use.
+        random_reads_per_s: Reads of 4 KiB at random places of a file, sixteen at once, past the page cache.
+        narrow_flops_per_s: The same as `flops_per_s` for a few rows, where fixed costs count.
+        slots_per_s: Neighbours that an attention layer of width 100 reads forward and back.
+        wake_up_s: How long a waiting thread takes to begin.
+        device_gather_bytes_per_s: Random row gather on the device, 0 without one.
+        transfer_bytes_per_s: From pinned host memory to the device, 0 without one.
     """
 
     gather_bytes_per_s: float = 4e9
@@ -84,6 +116,13 @@ class Machine:
     queries_per_s: float = 5e6
     step_overhead_s: float = 1e-3
     threads: int = 2
+    cores: int = 2
+    random_reads_per_s: float = 2e4
+    narrow_flops_per_s: float = 1e10
+    slots_per_s: float = 2e6
+    wake_up_s: float = 5e-5
+    device_gather_bytes_per_s: float = 0.0
+    transfer_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

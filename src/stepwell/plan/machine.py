@@ -1,13 +1,24 @@
-"""What this machine can do, measured once in about a second and kept beside the other caches."""
+"""What this machine can do, measured once in about two seconds and kept beside the other caches.
+
+Every rate is the median of a few short runs, so that one disturbed run does not decide. A profile belongs to an
+architecture and a number of threads; it is measured again when asked for, or when this version knows more rates.
+"""
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import platform
+import queue
+import statistics
+import tempfile
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +26,12 @@ import torch
 from stepwell.core import Draw, Machine
 from stepwell.core.settings import settings
 from stepwell.kernels import build_tcsr, gather_rows, recent_neighbors
+from stepwell.kernels.attention import Places, attend
+
+_RUN_S = 0.12
+_FILE_BYTES = 32 << 20
+_PAGE = 4096
+_DEPTH = 16
 
 
 def machine(*, refresh: bool = False) -> Machine:
@@ -26,10 +43,9 @@ def machine(*, refresh: bool = False) -> Machine:
     name = f"machine-{platform.machine()}-{torch.get_num_threads()}.json"
     path = settings().home / name
     if path.exists() and not refresh:
-        try:
-            return Machine(**json.loads(path.read_text()))
-        except (TypeError, json.JSONDecodeError):
-            path.unlink()
+        profile = _read(path)
+        if profile is not None:
+            return profile
     profile = calibrate()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -38,27 +54,54 @@ def machine(*, refresh: bool = False) -> Machine:
     return profile
 
 
+def _read(path: Path) -> Machine | None:
+    """Return a stored profile, or None if it is torn or of a version that measured other rates."""
+    try:
+        values = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Machine)}:
+        return None
+    return Machine(**values)
+
+
 def calibrate() -> Machine:
-    """Measure bandwidths and rates, each as the best of a few short runs."""
+    """Measure bandwidths and rates, each as the median of a few short runs.
+
+    Cost:
+        About two seconds, and a file of 32 MiB for a moment.
+    """
     rows = Draw(0, "calibrate").integers(np.arange(20_000), 1, 300_000)[:, 0]
     table = np.ones((300_000, 64), np.float32)
-    gather = _best(lambda: gather_rows(table, rows))
-    rows_in, width = 600, 100
-    a, b = torch.randn(rows_in, width), torch.randn(width, width)
-    product = _best(lambda: torch.mm(a, b).relu_())
+    gather = _median(lambda: gather_rows(table, rows))
     ends = Draw(1, "calibrate").integers(np.arange(100_000), 2, 5_000)
     ticks = np.arange(len(ends))
     index = build_tcsr(ends[:, 0], ends[:, 1], ticks, 5_000)
     nodes, before = ends[-6_000:, 0], ticks[-6_000:]
-    sample = _best(lambda: recent_neighbors(*index, nodes, before, before, 10))
-    step = _best(_small_step())
+    sample = _median(lambda: recent_neighbors(*index, nodes, before, before, 10))
+    sequential, random = _disk()
+    on_device, transfer = _device()
     return Machine(
         gather_bytes_per_s=rows.size * 64 * 4 / gather,
-        flops_per_s=2 * rows_in * width**2 / product,
+        read_bytes_per_s=sequential,
+        flops_per_s=_product(6_000),
         queries_per_s=len(nodes) / sample,
-        step_overhead_s=step,
+        step_overhead_s=_median(_small_step()),
         threads=torch.get_num_threads(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        random_reads_per_s=random,
+        narrow_flops_per_s=_product(60),
+        slots_per_s=_attention(),
+        wake_up_s=_wake_up(),
+        device_gather_bytes_per_s=on_device,
+        transfer_bytes_per_s=transfer,
     )
+
+
+def _product(rows: int, width: int = 100) -> float:
+    """Return operations a second of a matrix product with `rows` rows, as a model's layer has them."""
+    a, b = torch.randn(rows, 3 * width), torch.randn(3 * width, width)
+    return 2 * rows * 3 * width**2 / _median(lambda: torch.mm(a, b).relu_())
 
 
 def _small_step() -> Callable[[], object]:
@@ -75,11 +118,116 @@ def _small_step() -> Callable[[], object]:
     return step
 
 
-def _best(work: Callable[[], object], runs: int = 7) -> float:
+def _attention(targets: int = 600, k: int = 10, width: int = 100) -> float:
+    """Return neighbours a second that the attention kernel reads, forward and back."""
+    place = torch.randint(0, targets, (targets, k), generator=torch.Generator().manual_seed(0))
+    places = Places(place, torch.zeros_like(place), torch.ones(targets, k, dtype=torch.bool), torch.ones(targets, k))
+    h, clock = torch.randn(targets, width, requires_grad=True), (torch.rand(width), torch.rand(width))
+    u = torch.randn(targets, 2, 2 * width, requires_grad=True)
+
+    def work() -> None:
+        sums, total = attend(u, h, clock, torch.zeros(1, 0), places, 0.1, None)
+        (sums.sum() + total.sum()).backward()  # type: ignore[no-untyped-call]
+
+    return targets * k / _median(work)
+
+
+def _wake_up() -> float:
+    """Return the seconds from handing a waiting thread its work until its answer is there."""
+    asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    answered: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while asked.get():
+            answered.put(True)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    def once() -> None:
+        asked.put(True)
+        answered.get()
+
+    taken = _median(once, runs=200)
+    asked.put(False)
+    thread.join()
+    return taken
+
+
+def _disk() -> tuple[float, float]:
+    """Return bytes a second read in order and pages a second read at random, past the page cache where it lets go.
+
+    The file lies where the profiles lie; a folder that cannot be written gives the profile's own guesses.
+    """
+    guess = Machine()
+    try:
+        settings().home.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=settings().home, prefix=".reads-") as file:
+            file.write(os.urandom(1 << 20) * (_FILE_BYTES >> 20))
+            file.flush()
+            os.fsync(file.fileno())
+            return _sequential(file.fileno()), _at_random(file.fileno())
+    except OSError:
+        return guess.read_bytes_per_s, guess.random_reads_per_s
+
+
+def _forget_pages(descriptor: int) -> None:
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _sequential(descriptor: int) -> float:
+    _forget_pages(descriptor)
+    begin = time.perf_counter()
+    for place in range(0, _FILE_BYTES, 4 << 20):
+        os.pread(descriptor, 4 << 20, place)
+    return _FILE_BYTES / (time.perf_counter() - begin)
+
+
+def _at_random(descriptor: int) -> float:
+    """Return pages a second with sixteen reads under way, each on a thread of its own."""
+    _forget_pages(descriptor)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    num_pages = _FILE_BYTES // max(_PAGE, mmap.PAGESIZE)
+    pages = np.random.default_rng(0).permutation(num_pages)[: _DEPTH * 64]
+
+    def read(part: list[int]) -> None:
+        for page in part:
+            os.pread(descriptor, _PAGE, page * max(_PAGE, mmap.PAGESIZE))
+
+    with ThreadPoolExecutor(_DEPTH) as pool:
+        begin = time.perf_counter()
+        list(pool.map(read, [pages[i::_DEPTH].tolist() for i in range(_DEPTH)]))
+        return len(pages) / (time.perf_counter() - begin)
+
+
+def _device() -> tuple[float, float]:
+    """Return bytes a second gathered on the device and sent to it; zeros without a device."""
+    if not torch.cuda.is_available():
+        return 0.0, 0.0
+    table = torch.ones(300_000, 64, device="cuda")
+    rows = torch.randint(0, len(table), (200_000,), device="cuda")
+    pinned = torch.ones(4 << 20).pin_memory()
+
+    def gather() -> None:
+        table[rows]
+        torch.cuda.synchronize()
+
+    def send() -> None:
+        pinned.to("cuda", non_blocking=True)
+        torch.cuda.synchronize()
+
+    return rows.numel() * 64 * 4 / _median(gather), pinned.nbytes / _median(send)
+
+
+def _median(work: Callable[[], object], runs: int = 15) -> float:
+    """Return the median seconds of a call, of `runs` calls or as many as fit into the time for one rate."""
     work()
-    seconds = []
-    for _ in range(runs):
+    seconds: list[float] = []
+    end = time.perf_counter() + _RUN_S
+    while len(seconds) < 3 or (len(seconds) < runs and time.perf_counter() < end):
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    return statistics.median(seconds)
