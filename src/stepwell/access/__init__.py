@@ -3,7 +3,9 @@
 `__all__` is what a user's loop is written with; the stages that the pipeline builds from it are here too.
 """
 
+from stepwell.access.adaptive import AdaptiveBatches
 from stepwell.access.batches import FixedBatches, TimeBatches
+from stepwell.access.batches import batchers as batchers
 from stepwell.access.dense import Shuffled
 from stepwell.access.gather import Gather as Gather
 from stepwell.access.negative_files import FileNegatives
@@ -16,6 +18,7 @@ from stepwell.access.samplers import Recent, Uniform, Window
 from stepwell.access.samplers import samplers as samplers
 
 __all__ = [
+    "AdaptiveBatches",
     "AllDestinations",
     "FileNegatives",
     "FixedBatches",

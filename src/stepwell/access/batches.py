@@ -14,10 +14,15 @@ import numpy as np
 
 from stepwell.core import Draw, Slice
 from stepwell.core.errors import InvalidValueError, PlanError
-from stepwell.core.shapes import Source
+from stepwell.core.registry import Registry
+from stepwell.core.shapes import Batcher, Source
 from stepwell.storage import EventLog
 
+batchers: Registry[type[Batcher]] = Registry("batcher")
+"""Batchers of ordered sources by name; third parties join by the entry point `stepwell.batcher`."""
 
+
+@batchers.register("fixed")
 @dataclass(frozen=True, slots=True)
 class FixedBatches:
     """Consecutive rows, `size` to a batch, in the source's order.
@@ -63,6 +68,7 @@ class FixedBatches:
         return deal(every, shard)
 
 
+@batchers.register("time")
 @dataclass(frozen=True, slots=True)
 class TimeBatches:
     """All events of one window of time to a batch; windows without events give none.

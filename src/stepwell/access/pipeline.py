@@ -246,7 +246,7 @@ class Pipeline:
         costs = [_read_cost(stats, machine, num_batches)]
         costs += [stage.cost(stats, machine) for stage in self.stages]
         costs.append(_move_cost(costs, machine, num_batches, self.device))
-        reasons = [str(self.batches), *self._reasons(), self._threads()]
+        reasons = [_reason(self.batches), *self._reasons(), self._threads()]
         node: tuple[PlanNode, ...] = ()
         for place, (name, cost, why) in enumerate(zip(self._names, costs, reasons, strict=True)):
             plans = self._foresight.rows(place - 1, costs)
@@ -315,10 +315,10 @@ def _names(stages: Sequence[Stage]) -> list[str]:
     return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
 
 
-def _reason(stage: Stage) -> str:
-    text = str(stage)
+def _reason(part: Stage | Batcher) -> str:
+    text, accuracy = str(part), getattr(part, "accuracy", "same")
     about = text if len(text) <= 80 else text[:77] + "..."
-    return about if stage.accuracy == "same" else f"{about}; values {stage.accuracy}"
+    return about if accuracy == "same" else f"{about}; values {accuracy}"
 
 
 def _read_cost(stats: Statistics, machine: Machine, num_batches: int) -> Cost:
