@@ -28,11 +28,12 @@ Decay = float | tuple[float, ...]
 class TPPR:
     """The `k` past (node, event) places of largest temporal personalised PageRank, the heaviest first.
 
-    `Neighborhood.weight` is the weight itself, at most the exact T-PPR; it does not sum to 1. With tuples of alpha and
-    beta there is one list a pair, `k / n` places each, and place q of list r stands in column `q * n + r`: padding stays
-    on the right, because the n lists of a node are of one length.
+    `Neighborhood.weight` is the weight itself, at most the exact T-PPR (up to its rounding to float32); it does not sum
+    to 1. With tuples of alpha and beta there is one list a pair, `k / n` places each, and place q of list r stands in
+    column `q * n + r`: padding stays on the right, because the n lists of a node are of one length.
 
-    Guarantee: only events at positions `< before` count. How far a list is off the exact one, `certificates` says.
+    Guarantee: only events at positions `< before` count. How far a list is off the exact one is told by
+    `lists(index)[r].certificates`.
 
     Args:
         k: Places of a query, shared evenly by the lists.

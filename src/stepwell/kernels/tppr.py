@@ -34,9 +34,9 @@ class Lists(NamedTuple):
     """The lists of all nodes as of the last event, with what is known about their error.
 
     Args:
-        key: Places of each list, newest first, int64 `[N, k]`; what stands behind `count` means nothing.
+        key: Places of each list, newest first, int64 `[N, k]`; what stands behind `length` means nothing.
         weight: T-PPR of each place, never above the exact one, float64 `[N, k]`.
-        count: Length of each list, int64 `[N]`.
+        length: How many places each list has, int64 `[N]`.
         norm: Sum of beta^z over each node's events, float64 `[N]`.
         bound: No place's exact weight, listed or not, is above its listed one by more than this, float64 `[N]`.
         mass: Exact sum of all places' weights, float64 `[N]`; less the listed sum it is the exact missing mass.
@@ -45,7 +45,7 @@ class Lists(NamedTuple):
 
     key: Ids
     weight: Floats
-    count: Ids
+    length: Ids
     norm: Floats
     bound: Floats
     mass: Floats
@@ -67,7 +67,7 @@ class Lists(NamedTuple):
 
     def copy(self) -> Lists:
         """Return a deep copy: no later event reaches it."""
-        return Lists(*(array.copy() for array in self))
+        return Lists(*(array.copy() for array in self))  # type: ignore[arg-type]  # each of its own type
 
 
 class Versions(NamedTuple):
@@ -139,6 +139,43 @@ def advance(
     _advance(np.ascontiguousarray(ends, np.int32), first, alpha, beta, directed, tuple(lists), tuple(room))
 
 
+def score_candidates(
+    lists: Lists, ends: npt.NDArray[np.int32], src: npt.NDArray[np.int32], candidate: Ids, out: Floats
+) -> None:
+    """Write the T-PPR of each candidate from its source: the sum of the candidate's places in the source's list.
+
+    Args:
+        lists: The lists.
+        ends: Both ends of every event so far, int32 `[E, 2]`.
+        src: Sources, int32 `[B]`.
+        candidate: Their candidates, int64 `[B, C]`; one outside `[0, N)` has 0.
+        out: Gets the scores, float64 `[B, C]`.
+
+    Cost:
+        O(k + C) a source.
+    """
+    _score(ends, src, candidate, tuple(lists), np.zeros(len(lists.key)), out)
+
+
+def score_then_advance(
+    lists: Lists, ends: npt.NDArray[np.int32], first: int, alpha: float, beta: float, candidate: Ids, out: Floats
+) -> None:
+    """Do both event by event: score the candidates of each event's first end, then apply the event.
+
+    Args:
+        lists: The lists as of event `first - 1`; changed in place.
+        ends: Both ends of every event, these included, int32 `[first + B, 2]`.
+        first: Position of the first event of these B.
+        alpha: As in `advance`.
+        beta: As in `advance`.
+        candidate: Candidates, int64 `[B, C]`.
+        out: Gets the scores, float64 `[B, C]`.
+    """
+    check_decay(alpha, beta)
+    room = Versions.empty(0, lists.key.shape[1])
+    _stream(ends, first, alpha, beta, candidate, tuple(lists), tuple(room), np.zeros(len(lists.key)), out)
+
+
 def check_decay(alpha: float, beta: float) -> None:
     """Raise `InvalidValueError` unless alpha and beta make a walk."""
     if not 0 <= alpha < 1:
@@ -184,8 +221,8 @@ def advance_reference(
 @njit(inline="always")
 def _merge(u, v, lists, key, mine, theirs):  # type: ignore[no-untyped-def]
     """Write the distinct keys of two lists behind place 0, newest first, with both nodes' weights; return the end."""
-    keys, weights, counts = lists[0], lists[1], lists[2]
-    end_u, end_v = counts[u], counts[v]
+    keys, weights, lengths = lists[0], lists[1], lists[2]
+    end_u, end_v = lengths[u], lengths[v]
     i, j, n = 0, 0, 1
     while i < end_u and j < end_v:
         x, y = keys[u, i], keys[v, j]
@@ -222,7 +259,7 @@ def _rank(weight, n, rank):  # type: ignore[no-untyped-def]
 @njit(inline="always")
 def _keep(node, n, key, weight, rank, ranked_key, ranked_weight, lists):  # type: ignore[no-untyped-def]
     """Make the k heaviest of `n` places the node's list; return the largest weight that was dropped."""
-    keys, weights, counts, threshold = lists[0], lists[1], lists[2], lists[6]
+    keys, weights, lengths, threshold = lists[0], lists[1], lists[2], lists[6]
     k = keys.shape[1]
     for i in range(n):
         ranked_key[rank[i]] = key[i]
@@ -230,31 +267,31 @@ def _keep(node, n, key, weight, rank, ranked_key, ranked_weight, lists):  # type
     if n < k:
         for i in range(n):
             keys[node, i], weights[node, i] = key[i], weight[i]
-        counts[node] = n
+        lengths[node] = n
         return 0.0
     place = 0
     for i in range(n):
         if rank[i] < k:
             keys[node, place], weights[node, place] = key[i], weight[i]
             place += 1
-    counts[node] = k
+    lengths[node] = k
     threshold[0] = max(threshold[0], ranked_weight[k - 1])
     return ranked_weight[k] if n > k else 0.0
 
 
 @njit(inline="always")
-def _write(row, side, count, ranked_key, ranked_weight, bound, mass, versions):  # type: ignore[no-untyped-def]
+def _write(row, side, length, ranked_key, ranked_weight, bound, mass, versions):  # type: ignore[no-untyped-def]
     keys, weights = versions[0], versions[1]
-    for i in range(count):
+    for i in range(length):
         keys[row, side, i], weights[row, side, i] = ranked_key[i], ranked_weight[i]
-    for i in range(count, keys.shape[2]):
+    for i in range(length, keys.shape[2]):
         keys[row, side, i], weights[row, side, i] = -1, 0.0
     versions[2][row, side], versions[3][row, side] = bound, mass
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _advance(ends, first, alpha, beta, directed, lists, versions):  # type: ignore[no-untyped-def]
-    counts, norm, bound, mass = lists[2], lists[3], lists[4], lists[5]
+    lengths, norm, bound, mass = lists[2], lists[3], lists[4], lists[5]
     k = lists[0].shape[1]
     size = 2 * k + 1
     key, rank = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -284,4 +321,28 @@ def _advance(ends, first, alpha, beta, directed, lists, versions):  # type: igno
             mass[node] = a * s + b * (s_other + unit)
             norm[node] = m * beta + beta
             if len(versions[0]):
-                _write(row, side, counts[node], ranked_key, ranked_weight, bound[node], mass[node], versions)
+                _write(row, side, lengths[node], ranked_key, ranked_weight, bound[node], mass[node], versions)
+
+
+@njit(cache=True, nogil=True)
+def _score(ends, src, candidate, lists, table, out):  # type: ignore[no-untyped-def]
+    keys, weights, lengths = lists[0], lists[1], lists[2]
+    for row in range(len(src)):
+        node = src[row]
+        for i in range(lengths[node]):
+            key = keys[node, i]
+            table[ends[key >> 1, key & 1]] += weights[node, i]
+        for c in range(candidate.shape[1]):
+            other = candidate[row, c]
+            out[row, c] = table[other] if 0 <= other < len(table) else 0.0
+        for i in range(lengths[node]):
+            key = keys[node, i]
+            table[ends[key >> 1, key & 1]] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _stream(ends, first, alpha, beta, candidate, lists, versions, table, out):  # type: ignore[no-untyped-def]
+    for row in range(len(candidate)):
+        at = first + row
+        _score(ends, ends[at : at + 1, 0], candidate[row : row + 1], lists, table, out[row : row + 1])
+        _advance(ends[at : at + 1], at, alpha, beta, False, lists, versions)  # noqa: FBT003 - jitted

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from stepwell.core.batch import Ids
 from stepwell.core.shapes import Adjacency
+from stepwell.core.state import Json
 from stepwell.kernels.tppr import Lists, Versions, advance, check_decay
 from stepwell.kernels.tppr_versions import Places, Rows, event_ends, newest_versions, read_versions
 from stepwell.storage.derived import ArrayWriter, folder_of, open_or_build
@@ -73,7 +74,7 @@ class TPPRIndex:
             versions = Versions.empty(num_events, k)
             plan.fill(ends, time, versions)
             return cls(rows, ends, time, versions, directed)
-        parameters = {"k": k, "alpha": alpha, "beta": beta, "index": home.name}
+        parameters: dict[str, Json] = {"k": k, "alpha": alpha, "beta": beta, "index": home.name}
         arrays = open_or_build(folder_of(home.parent, "tppr", parameters), plan.write)
         found = Versions(*(arrays[name] for name in Versions._fields))  # type: ignore[arg-type]
         ends, time = cast("npt.NDArray[np.int32]", arrays["ends"]), cast("Ids", arrays["time"])
@@ -149,7 +150,7 @@ class _Build:
         lists = Lists.empty(len(self.rows.indptr) - 1, self.k)
         step = max(1, _CHUNK_BYTES // (16 * self.k + 32))
         for begin in range(0, self.num_events, step):
-            part = Versions(*(np.asarray(array[begin : begin + step]) for array in versions))
+            part = Versions(*(np.asarray(array[begin : begin + step]) for array in versions))  # type: ignore[arg-type]
             part.key[:, 1] = -1
             chunk = np.asarray(ends[begin : begin + step])
             advance(lists, chunk, begin, self.alpha, self.beta, directed=self.directed, versions=part)

@@ -44,7 +44,7 @@ def test_the_store_returns_the_list_that_the_stream_had_at_every_node_and_prefix
     state = Lists.empty(NODES, k)
     for prefix in range(len(ends) + 1):
         for row in np.flatnonzero(before == prefix):
-            node, end = nodes[row], state.count[nodes[row]]
+            node, end = nodes[row], state.length[nodes[row]]
             wanted = dict(zip(state.key[node, :end].tolist(), state.weight[node, :end].tolist(), strict=True))
             places = {(int(ends[key // 2, key % 2]), key // 2): np.float32(weight) for key, weight in wanted.items()}
             mask = hood.mask[row]

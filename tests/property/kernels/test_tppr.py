@@ -68,13 +68,13 @@ def run(case: Case, lists: Lists | None = None, first: int = 0, last: int | None
 
 
 def listed(lists: Lists, node: int) -> dict[int, float]:
-    end = lists.count[node]
+    end = lists.length[node]
     return dict(zip(lists.key[node, :end].tolist(), lists.weight[node, :end].tolist(), strict=True))
 
 
 def threshold(lists: Lists, node: int) -> float:
     """Return the smallest kept weight, 0 if the list has room."""
-    return min(listed(lists, node).values()) if lists.count[node] == lists.key.shape[1] else 0.0
+    return min(listed(lists, node).values()) if lists.length[node] == lists.key.shape[1] else 0.0
 
 
 EXAMPLE = np.array([[2, 4], [1, 4], [3, 4], [1, 2], [1, 2]], np.int32)  # v1 to v4; t1 to t5
