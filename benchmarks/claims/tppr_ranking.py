@@ -27,7 +27,7 @@ CLAIMS = [
         name,
         f"The T-PPR weight of a page (alpha {ALPHA}, beta {beta}, lists of {K}) with "
         f"{'state frozen per 200 events' if state == 'frozen' else 'streaming state'} on jodie-wikipedia, ranked "
-        f"against all 999 other pages (P3): MRR {validation} on validation and {test} on test, as counted independently; "
+        f"against all 999 other pages (P3): MRR {validation} on validation and {test} on test, counted independently; "
         "measured is the larger distance from these",
         0.001,
         "MRR",
