@@ -16,8 +16,10 @@ from stepwell.access.neighbors import Neighbors as Neighbors
 from stepwell.access.pipeline import Pipeline
 from stepwell.access.samplers import Recent, Uniform, Window
 from stepwell.access.samplers import samplers as samplers
+from stepwell.access.tppr import TPPR
 
 __all__ = [
+    "TPPR",
     "AdaptiveBatches",
     "AllDestinations",
     "FileNegatives",
