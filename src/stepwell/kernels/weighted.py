@@ -5,8 +5,8 @@ first layer is split by its inputs (the state part computed once a distinct node
 second layer has been commuted with the sum. Only the time part is a product a place.
 `weighted_sum_reference` is the slow twin, and the computation on other devices and in other precisions.
 
-Symbols beside the usual ones: `n` lists a target, `P` distinct places of all targets, `D` hidden width, `T` width of the
-time encoding, `R` rows of states.
+Symbols beside the usual ones: `n` lists a target, `P` distinct places of all targets, `D` hidden width, `T` width of
+the time encoding, `R` rows of states.
 """
 
 from __future__ import annotations
