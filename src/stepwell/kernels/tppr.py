@@ -40,7 +40,7 @@ class Lists(NamedTuple):
         norm: Sum of beta^z over each node's events, float64 `[N]`.
         bound: No place's exact weight, listed or not, is above its listed one by more than this, float64 `[N]`.
         mass: Exact sum of all places' weights, float64 `[N]`; less the listed sum it is the exact missing mass.
-        threshold: Largest k-th weight that any full list has had so far, float64 `[1]`.
+        threshold: Largest weight that was the smallest kept one when a place was dropped, float64 `[1]`.
     """
 
     key: Ids
@@ -275,8 +275,10 @@ def _keep(node, n, key, weight, rank, ranked_key, ranked_weight, lists):  # type
             keys[node, place], weights[node, place] = key[i], weight[i]
             place += 1
     lengths[node] = k
+    if n == k:
+        return 0.0
     threshold[0] = max(threshold[0], ranked_weight[k - 1])
-    return ranked_weight[k] if n > k else 0.0
+    return ranked_weight[k]
 
 
 @njit(inline="always")
