@@ -26,7 +26,7 @@ import torch
 from stepwell.core import Draw, Machine
 from stepwell.core.settings import settings
 from stepwell.kernels import build_tcsr, gather_rows, recent_neighbors
-from stepwell.kernels.attention import Places, attend
+from stepwell.kernels.attention import Clock, Places, attend
 
 _RUN_S = 0.12
 _FILE_BYTES = 32 << 20
@@ -122,7 +122,7 @@ def _attention(targets: int = 600, k: int = 10, width: int = 100) -> float:
     """Return neighbours a second that the attention kernel reads, forward and back."""
     place = torch.randint(0, targets, (targets, k), generator=torch.Generator().manual_seed(0))
     places = Places(place, torch.zeros_like(place), torch.ones(targets, k, dtype=torch.bool), torch.ones(targets, k))
-    h, clock = torch.randn(targets, width, requires_grad=True), (torch.rand(width), torch.rand(width))
+    h, clock = torch.randn(targets, width, requires_grad=True), Clock(torch.rand(width), torch.rand(width))
     u = torch.randn(targets, 2, 2 * width, requires_grad=True)
 
     def work() -> None:
@@ -134,22 +134,22 @@ def _attention(targets: int = 600, k: int = 10, width: int = 100) -> float:
 
 def _wake_up() -> float:
     """Return the seconds from handing a waiting thread its work until its answer is there."""
-    asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    answered: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    answered: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def serve() -> None:
         while asked.get():
-            answered.put(True)
+            answered.put(1)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
 
     def once() -> None:
-        asked.put(True)
+        asked.put(1)
         answered.get()
 
     taken = _median(once, runs=200)
-    asked.put(False)
+    asked.put(0)
     thread.join()
     return taken
 

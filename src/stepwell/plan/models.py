@@ -57,7 +57,7 @@ def with_fields(settings: T, **values: object) -> T:
     assert is_dataclass(settings) and not isinstance(settings, type)
     known = {field.name for field in fields(settings)}
     given = {name: value for name, value in values.items() if name in known and value is not None}
-    return cast("T", replace(settings, **given))  # type: ignore[type-var]
+    return cast("T", replace(settings, **given))
 
 
 def wants(model: object, name: Literal["hops", "k"], default: int) -> int:

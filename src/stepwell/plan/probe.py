@@ -93,7 +93,7 @@ def probe(
         InvalidValueError: If the log has no events, or the model is no module.
 
     Cost:
-        `2 places run + run` steps at most, and a copy of the model.
+        `2 places run + run` steps at most, each run of batches being learnt twice, and a copy of the model.
     """
     cuts = tuple(batcher.cuts(log, 0))
     if not cuts:
@@ -109,7 +109,7 @@ def probe(
             first = min(int((number + 0.5) / places * len(cuts)), max(0, len(cuts) - run))
             some = cuts[first : first + run]
             turns = [_train(build, log, some, twin, device) for _ in range(2 if found else 3)]
-            found.append(_least(turns[-2:]))
+            found += turns[-2:]
             if time.perf_counter() - begin > limit_s:
                 break
     return _sum(found)
@@ -169,17 +169,6 @@ def remember(model: Model, build: Build, log: EventLog, before: int) -> None:
     batch = next(iter(build(log, Given((Slice(0, 0, 0, len(rows), rows),))).epoch(0)))
     with torch.no_grad():
         model.observe(batch)
-
-
-def _least(turns: Sequence[Probe]) -> Probe:
-    """Return, stage by stage, the faster of the runs of the same batches: what disturbed one spared the other."""
-    first = turns[0]
-    stages = tuple(
-        (name, min((turn.stages[i][1] for turn in turns), key=lambda cost: cost.seconds or 0.0))
-        for i, (name, _) in enumerate(first.stages)
-    )
-    step = min((turn.step for turn in turns), key=lambda cost: cost.seconds or 0.0)
-    return Probe(first.num_batches, first.num_events, stages, step)
 
 
 def _sum(parts: Sequence[Probe]) -> Probe:

@@ -1,0 +1,86 @@
+"""Ask for a plan: `plan(log, model="tgn", memory="2GiB")`, and print it."""
+
+from __future__ import annotations
+
+import torch
+
+from stepwell.core import Machine
+from stepwell.core.errors import InvalidValueError
+from stepwell.core.shapes import Batcher, Sampler
+from stepwell.plan.answer import Plan, Question
+from stepwell.plan.machine import machine as this_machine
+from stepwell.plan.models import model_for, wants
+from stepwell.plan.options import Asked, Setting
+from stepwell.plan.planner import TrainingPlanner
+from stepwell.storage import EventLog
+
+
+def plan(
+    log: EventLog,
+    model: str | torch.nn.Module = "tgn",
+    *,
+    memory: str | int | None = None,
+    device: str | None = None,
+    accuracy: Asked = "exact",
+    batches: Batcher | str | None = None,
+    sampler: Sampler | str | None = None,
+    placement: str | None = None,
+    prefetch: int | None = None,
+    hops: int | None = None,
+    setting: Setting | None = None,
+    price_per_core_hour: float | None = None,
+    probe: bool = True,
+    machine: Machine | None = None,
+) -> Plan:
+    """Plan one epoch of training: choose batcher, sampler, placement and prefetch, and say why.
+
+    What is given is pinned; what is left open is chosen among all that the registries hold.
+
+    Args:
+        log: The training events.
+        model: A registered name, or a module with `score`, `observe` and `forget`.
+        memory: Memory for features, node state and index, as `"2GiB"`; None: all fits.
+        device: Where the model runs; the GPU if there is one.
+        accuracy: `"exact"`: values never change. `"bounded"`: also what states a bound. `"changed"`: also batches that
+            make another, equally valid training.
+        batches: The batcher, an object or a registered name.
+        sampler: The sampler, likewise.
+        placement: The policy of rows that do not fit, by name; `"none"` for none.
+        prefetch: Batches made ahead.
+        hops: Levels of neighbours; the model's own by default.
+        setting: What else decides what is learnt (neighbours, visibility, negatives, batch size, seed).
+        price_per_core_hour: What a core costs; the plan then says what an epoch does.
+        probe: Train a copy of the model on a few real batches, which takes a few seconds and is right within some
+            percent; otherwise formulas decide, in milliseconds, and may be off by half.
+        machine: Rates to plan for; those of this machine by default, measured once.
+
+    Raises:
+        InvalidValueError: If an option is unknown, or the log is empty.
+        UnknownNameError: If there is no model of that name.
+
+    Example:
+        >>> log = EventLog.from_arrays(src=[0, 1, 0, 1] * 50, dst=[2, 2, 3, 3] * 50, time=range(200))
+        >>> plan(log, "tgn", accuracy="exact").names["batches"]
+        'fixed'
+    """
+    if not len(log):
+        raise InvalidValueError("log", repr(log), "a log with events")
+    chosen = setting or Setting()
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    built = model_for(log, model, hops=hops, k=None if setting is None else setting.k)
+    wanted = Setting(
+        hops=hops or wants(built, "hops", chosen.hops),
+        k=chosen.k if setting is not None else wants(built, "k", chosen.k),
+        as_of=chosen.as_of,
+        hop_time=chosen.hop_time,
+        keyed_by=chosen.keyed_by,
+        negatives=chosen.negatives,
+        batch_size=chosen.batch_size,
+        seed=chosen.seed,
+        device=where,
+    )
+    if isinstance(built, torch.nn.Module):
+        built.to(where)
+    name = model if isinstance(model, str) else type(model).__name__
+    question = Question(memory, accuracy, batches, sampler, None, placement, prefetch, price_per_core_hour)
+    return TrainingPlanner(log, built, name, wanted, question, machine or this_machine(), probing=probe).plan()

@@ -1,0 +1,292 @@
+"""The optimiser of a training epoch: cost every valid combination, take the cheapest, say what the next best costs.
+
+Options of different places hardly act on each other, so each is probed once beside the usual ones, and a combination is
+estimated from these; whoever then leads is probed itself, until the leader has been. The product of all places is
+small, so nothing cleverer than trying all of it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import NamedTuple, cast
+
+import torch
+
+from stepwell.access import Pipeline
+from stepwell.buffer.policy import Policy
+from stepwell.core import Cost, Machine, PlanNode
+from stepwell.core.shapes import Batcher, Model, Sampler
+from stepwell.plan.answer import Alternative, Chosen, Plan, Question
+from stepwell.plan.formula import assume
+from stepwell.plan.options import (
+    Asked,
+    Option,
+    Setting,
+    allowed,
+    batch_options,
+    placement_options,
+    prefetch_options,
+    sampler_options,
+)
+from stepwell.plan.predict import Work, epoch_of, work_of
+from stepwell.plan.probe import Probe, probe
+from stepwell.plan.watch import Watched
+from stepwell.storage import EventLog
+from stepwell.storage.units import to_bytes
+
+WORTH = 0.03
+"""Share of an epoch that another option than the usual one must save to be taken."""
+PLACES = ("batches", "sampler", "placement", "prefetch")
+
+
+class Combination(NamedTuple):
+    """One option a place."""
+
+    batches: Option[Batcher]
+    sampler: Option[Sampler]
+    placement: Option[Policy | None]
+    prefetch: Option[int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each place's option."""
+        return tuple(option.name for option in self)
+
+    @property
+    def probed(self) -> tuple[str, str]:
+        """What of it a probe depends on."""
+        return str(self.batches.value), str(self.sampler.value)
+
+
+@dataclass(eq=False)
+class TrainingPlanner:
+    """Plans one epoch of training a model on a log.
+
+    Args:
+        log: The training events.
+        model: The model; probes train copies of it.
+        name: What to call the model.
+        setting: What is given and not planned.
+        question: What was asked, and pinned.
+        machine: Where.
+        probing: Whether to probe; else formulas decide.
+    """
+
+    log: EventLog
+    model: Model
+    name: str
+    setting: Setting
+    question: Question
+    machine: Machine
+    probing: bool = True
+    probes: dict[tuple[str, str], Probe] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> Asked:
+        """How exact training must stay."""
+        return self.question.accuracy or "exact"
+
+    @cached_property
+    def need_bytes(self) -> int:
+        """Bytes of features, of the model's weights and state, and of the index."""
+        features = sum(m.nbytes for m in (self.log.event_feature, self.log.node_feature) if m is not None)
+        return features + self._other_bytes
+
+    @cached_property
+    def _other_bytes(self) -> int:
+        module = cast("torch.nn.Module", self.model)
+        state = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
+        ends = 1 if self.log.snapshot.directed else 2
+        return state + len(self.log.snapshot) * (ends * 16 + 16) + 8 * self.log.num_nodes
+
+    @property
+    def room_bytes(self) -> int | None:
+        """Bytes left for rows of features, or None if all that is needed fits (or no memory was named)."""
+        if self.question.memory is None:
+            return None
+        given = to_bytes(self.question.memory, "memory")
+        return None if self.need_bytes <= given else max(0, given - self._other_bytes)
+
+    @cached_property
+    def options(self) -> tuple[tuple[Option[object], ...], ...]:
+        """The options of each place that keep the accuracy asked for."""
+        asked, setting = self.question, self.setting
+        found = (
+            batch_options(asked.batches, setting),
+            sampler_options(asked.sampler, setting),
+            placement_options(asked.placement, self.room_bytes),
+            prefetch_options(asked.prefetch),
+        )
+        return tuple(cast("tuple[Option[object], ...]", allowed(options, self.accuracy)) for options in found)
+
+    def combinations(self) -> Iterator[Combination]:
+        """Yield every combination, the usual one first."""
+        for one in product(*self.options):
+            yield Combination(*one)  # type: ignore[arg-type]
+
+    def plan(self) -> Plan:
+        """Cost all combinations and choose."""
+        every = list(self.combinations())
+        usual = every[0]
+        for one in every:
+            if sum(a is not b for a, b in zip(one[:2], usual[:2], strict=True)) <= 1:
+                self._probed(one)
+        while True:
+            trees = {one.names: self.tree(one) for one in every}
+            best = _best(every, {names: tree.predicted.seconds or 0.0 for names, tree in trees.items()})
+            if best.probed in self.probes:
+                break
+            self._probed(best)
+        return self._explained(best, every, trees)
+
+    def _probed(self, one: Combination) -> Probe:
+        key = one.probed
+        if key not in self.probes:
+            batcher = one.batches.value
+            if self.probing:
+                build = self._builder(one)
+                self.probes[key] = probe(build, self.log, batcher, self.model, device=self.setting.device)
+            else:
+                self.probes[key] = assume(self._builder(one), self.log, batcher, self.model, self.setting, self.machine)
+        return self.probes[key]
+
+    def _estimated(self, one: Combination) -> Probe:
+        """Return the probe of a combination; if there is none, the usual one's, changed as each option alone does."""
+        if one.probed in self.probes:
+            return self.probes[one.probed]
+        usual = next(self.combinations())
+        of_batches = self._probed(usual._replace(batches=one.batches))
+        of_sampler, base = self._probed(usual._replace(sampler=one.sampler)), self._probed(usual)
+        return _scaled(of_batches, of_sampler, base)
+
+    def _builder(self, one: Combination) -> Callable[[EventLog, Batcher], Pipeline]:
+        return lambda view, batcher: self._pipeline(view, batcher, one.sampler.value, None, 0)
+
+    def _pipeline(
+        self, view: EventLog, batcher: Batcher, sampler: Sampler, placement: Policy | None, prefetch: int
+    ) -> Pipeline:
+        setting = self.setting
+        return Pipeline(
+            view,
+            batcher,
+            negatives=setting.negatives,
+            sampler=sampler,
+            hops=setting.hops,
+            as_of=setting.as_of,
+            hop_time=setting.hop_time,
+            keyed_by=setting.keyed_by,
+            placement=placement,
+            prefetch=prefetch,
+            seed=setting.seed,
+            device=setting.device,
+        )
+
+    def tree(self, one: Combination) -> PlanNode:
+        """Return the predicted plan of one combination."""
+        pipeline = self.pipeline(dict(zip(PLACES, one.names, strict=True)))
+        reasons = {node.name: node.why for _, node in pipeline.plan.rows()}
+        num_batches = self._num_batches(one.batches)
+        work = self._placed(one, work_of(self._estimated(one), num_batches, len(self.log), reasons))
+        return epoch_of(
+            work,
+            one.prefetch.value,
+            self.machine,
+            device=self.setting.device,
+            why=f"{num_batches} steps of {len(self.log) / num_batches:.0f} events",
+            step_why=self._about_model(),
+        )
+
+    def _placed(self, one: Combination, work: Work) -> Work:
+        """Return the work with the reads that a placement leaves."""
+        return work
+
+    def _num_batches(self, batches: Option[Batcher]) -> int:
+        counts = self.__dict__.setdefault("_counts", {})
+        if batches.name not in counts:
+            counts[batches.name] = max(1, sum(1 for _ in batches.value.cuts(self.log, 0)))
+        return cast("int", counts[batches.name])
+
+    def _about_model(self) -> str:
+        weights = sum(p.numel() for p in cast("torch.nn.Module", self.model).parameters())
+        how = "a few real steps" if self.probing else "formulas"
+        return f"{self.name}, {weights:,} weights; predicted from {how}"
+
+    def pipeline(self, names: Mapping[str, str]) -> Pipeline:
+        """Build the pipeline of a combination, by the names of its options."""
+        chosen = []
+        for place, options in zip(PLACES, self.options, strict=True):
+            chosen.append(next(option for option in options if option.name == names[place]))
+        one = Combination(*chosen)  # type: ignore[arg-type]
+        return self._pipeline(self.log, one.batches.value, one.sampler.value, one.placement.value, one.prefetch.value)
+
+    def ask(self, question: Question) -> Plan:
+        """Plan anew under other conditions, with the probes made so far."""
+        kept = {name: getattr(self.question, name) for name in Question.__slots__}
+        given = {name: getattr(question, name) for name in Question.__slots__ if getattr(question, name) is not None}
+        other = replace(self, question=Question(**{**kept, **given}))
+        return other.plan()
+
+    def train(self, pipeline: Pipeline) -> tuple[Cost, Cost]:
+        """Train a copy of the model for one epoch; return the cost of the whole and of the steps."""
+        watched = Watched(pipeline)
+        return watched.train(self.model)
+
+    def _explained(self, best: Combination, every: list[Combination], trees: dict[tuple[str, ...], PlanNode]) -> Plan:
+        costs = {names: tree.predicted for names, tree in trees.items()}
+        ranked = sorted(every, key=lambda one: costs[one.names].seconds or 0.0)
+        alternatives = tuple(Alternative(one.names, costs[one.names], one is best) for one in ranked)
+        choices = tuple(self._reason(place, i, best, ranked, costs) for i, place in enumerate(PLACES))
+        memory = "" if self.question.memory is None else f", memory {self.question.memory}"
+        title = f"{self.name} on {self.log.name}, {len(self.log):,} events, {self.accuracy}{memory}"
+        price = self.question.price_per_core_hour
+        return Plan(title, trees[best.names], choices, alternatives, self, price)
+
+    def _reason(
+        self, place: str, i: int, best: Combination, ranked: list[Combination], costs: dict[tuple[str, ...], Cost]
+    ) -> Chosen:
+        option = cast("Option[object]", best[i])
+        others = [one for one in ranked if one[i] is not option and _differ(one, best) == [i]]
+        next_name, next_s = (others[0].names[i], costs[others[0].names].seconds) if others else ("", None)
+        here = costs[best.names].seconds or 0.0
+        if option.pinned:
+            why = "you chose it"
+        elif place == "placement" and option.name == "none":
+            why = "no memory was named" if self.question.memory is None else "all rows fit"
+        elif not others:
+            why = f"the only one that keeps {self.accuracy}" if place in ("batches", "sampler") else "the only one"
+        elif option is self.options[i][0]:
+            why = f"the usual one; no other saves {WORTH:.0%}"
+        else:
+            usual = next(one for one in others if one[i] is self.options[i][0])
+            why = f"saves {1 - here / (costs[usual.names].seconds or here):.0%} against {usual.names[i]}"
+        return Chosen(place, option.name, why, option.accuracy, next_name, next_s)
+
+
+def _differ(one: Combination, other: Combination) -> list[int]:
+    return [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a is not b]
+
+
+def _best(every: list[Combination], seconds: Mapping[tuple[str, ...], float]) -> Combination:
+    """Return the fastest, or of those about as fast the one nearest to the usual one."""
+    least = min(seconds.values())
+    usual = every[0]
+    near = [one for one in every if seconds[one.names] <= least * (1 + WORTH)]
+    return min(near, key=lambda one: (len(_differ(one, usual)), seconds[one.names]))
+
+
+def _scaled(of_batches: Probe, of_sampler: Probe, base: Probe) -> Probe:
+    """Return the probe of some batches, each part changed by what another sampler alone does to it an event."""
+    events = of_sampler.num_events / base.num_events
+
+    def times(there: Cost, here: Cost) -> float:
+        return (there.seconds or 0.0) / events / here.seconds if here.seconds else 1.0
+
+    there, here = dict(of_sampler.stages), dict(base.stages)
+    stages = tuple(
+        (name, cost * times(there[name], here[name]) if name in there and name in here else cost)
+        for name, cost in of_batches.stages
+    )
+    return replace(of_batches, stages=stages, step=of_batches.step * times(of_sampler.step, base.step))

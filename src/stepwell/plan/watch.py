@@ -1,0 +1,65 @@
+"""Tell apart, in any training loop, the time of its steps from the time it waits for batches."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+
+from stepwell.access import Pipeline
+from stepwell.core import Batch, Cost
+from stepwell.core.shapes import Model
+from stepwell.train import Loop, LoopConfig
+
+
+class Watched:
+    """The batches of a pipeline, with a clock that runs while the loop is busy with one.
+
+    Args:
+        pipeline: Gives the batches.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.step_s = 0.0
+        self.num_batches = 0
+
+    def __len__(self) -> int:
+        return len(self.pipeline)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch; the clock starts anew."""
+        self.step_s, self.num_batches = 0.0, 0
+        for batch in self.pipeline.epoch(epoch, start):
+            begin = time.perf_counter()
+            yield batch
+            self.step_s += time.perf_counter() - begin
+            self.num_batches += 1
+
+    @property
+    def step(self) -> Cost:
+        """What the steps of the latest epoch took so far."""
+        return Cost(seconds=self.step_s, calls=self.num_batches)
+
+    def train(self, model: Model) -> tuple[Cost, Cost]:
+        """Train a copy of a model for one epoch from no state; return the cost of the whole and of the steps.
+
+        One batch is learnt beforehand, so that nothing is measured that happens once a process.
+        """
+        twin = copy.deepcopy(model)
+        cast("torch.nn.Module", twin).train()
+        loop = Loop(twin, self, LoopConfig())
+        with torch.random.fork_rng():
+            for batch in self.epoch(0):
+                loop.step(batch)
+                break
+            twin.forget()
+            wall, core, events = time.perf_counter(), time.process_time(), 0
+            for batch in self.epoch(0):
+                loop.step(batch)
+                events += len(batch)
+        seconds, core_s = time.perf_counter() - wall, time.process_time() - core
+        return Cost(float(events), None, seconds, calls=self.num_batches, core_s=core_s), self.step
