@@ -56,10 +56,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verb(known: Verbs, run: Callable[[argparse.Namespace], int], text: str, example: str) -> argparse.ArgumentParser:
-    """Add a verb, named as the second word of its example."""
+    """Add a verb, named as the second word of its example; the list of verbs shows the first line of its text."""
     added = known.add_parser(
         example.split()[1],
-        help=text,
+        help=text.splitlines()[0],
         description=text,
         epilog=f"example:\n  {example}",
         formatter_class=_RAW,
@@ -95,8 +95,7 @@ def _add_data_verbs(known: Verbs) -> None:
 
 
 def _add_run_verbs(known: Verbs) -> None:
-    text = "Print the plan of a run without running it."
-    _recipe(_verb(known, verbs.plan, text, "stepwell plan tgn_collegemsg --set batches.size=1000"))
+    _add_plan(known)
 
     text = "Train a recipe, evaluate it, write its folder."
     train = _recipe(_verb(known, verbs.train, text, "stepwell train tgn_wikipedia --out runs/wiki"))
@@ -125,8 +124,40 @@ def _add_run_verbs(known: Verbs) -> None:
     _recipe(_verb(known, verbs.bench, text, "stepwell bench tgn_collegemsg"))
 
 
+_PLAN_HELP = """\
+Print what an epoch of training will take, stage by stage, and why this way.
+
+The planner tries a few real batches, costs every combination of batcher, sampler, placement and prefetch that keeps
+the accuracy asked for, and takes the fastest. What the recipe (or --set) changes from the defaults stays as it is.
+
+--accuracy exact     values never change (the default)
+--accuracy bounded   also what states a bound on its error, such as T-PPR lists
+--accuracy changed   also batches that make another, equally valid training
+"""
+
+
+def _add_plan(known: Verbs) -> None:
+    plan = _recipe(_verb(known, verbs.plan, _PLAN_HELP, "stepwell plan tgn_collegemsg --memory 2GiB --analyze"))
+    plan.add_argument("--memory", default=None, help="memory for features, node state and index (default: all fits)")
+    plan.add_argument("--accuracy", choices=["exact", "bounded", "changed"], default="exact", help="what may be chosen")
+    plan.add_argument(
+        "--what-if", default="", metavar="NAME=VALUE,...", help="plan again, as in memory=8GiB,prefetch=0"
+    )
+    plan.add_argument(
+        "--price", type=float, default=None, help="price of a core-hour; the plan then says what it costs"
+    )
+    plan.add_argument("--table", action="store_true", help="list every combination with its predicted seconds")
+    plan.add_argument("--html", default="", metavar="FILE", help="write a page with a bar a stage")
+    plan.add_argument(
+        "--analyze", action="store_true", help="train one epoch; print what it took beside the prediction"
+    )
+    plan.add_argument("--calibrate", action="store_true", help="measure this machine anew before planning")
+
+
 def _recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("recipe", nargs="?", default="", help="a recipe's name, or module:function")
+    parser.add_argument(
+        "recipe", nargs="?", default="", help="a recipe's name, or module:function; plan also takes a log's name"
+    )
     _settings(parser)
     return parser
 

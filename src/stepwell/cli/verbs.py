@@ -7,16 +7,19 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
 from stepwell import datasets as named
 from stepwell import jobs, recipes, storage
+from stepwell.core import Machine
 from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.core.overrides import override
 from stepwell.jobs import Experiment, Result
 from stepwell.jobs.report import write_predictions
+from stepwell.plan import largest_miss, machine
 
 Options = argparse.Namespace
 
@@ -97,12 +100,67 @@ def ingest(options: Options) -> int:
 
 
 def plan(options: Options) -> int:
-    """Print the plan of a run."""
-    experiment = _experiment(options)
-    tree = jobs.job(experiment).plan
+    """Print the plan of a run; train an epoch for it only if asked."""
+    if options.calibrate:
+        profile = machine(refresh=True)
+        if not options.recipe:
+            return _json(asdict(profile)) if options.json else _tell(profile)
+    experiment = _planned_experiment(options)
+    made = jobs.job(experiment)
+    links = made if isinstance(made, jobs.LinkPrediction) else made.links
+    found = jobs.plan_job(links, memory=options.memory, accuracy=options.accuracy, price_per_core_hour=options.price)
+    if options.what_if:
+        found = found.what_if(**_conditions(options.what_if))  # type: ignore[arg-type]
+    if options.analyze:
+        found = found.analyze()
+    if options.html:
+        found.to_html(options.html)
     if options.json:
-        return _json({"experiment": json.loads(experiment.to_json()), "plan": jobs.plan_rows(tree)})
-    _say(str(tree))
+        rows = {"plan": jobs.plan_rows(found.tree), "choices": [asdict(choice) for choice in found.choices]}
+        miss = None if found.miss is None else asdict(found.miss)
+        return _json({"experiment": json.loads(experiment.to_json()), **rows, "miss": miss})
+    _say(str(found))
+    if options.table:
+        _say(f"\n{found.table}")
+    if options.html:
+        _say(f"\nwritten to {options.html}")
+    return 0
+
+
+def _planned_experiment(options: Options) -> Experiment:
+    """Return the experiment of a recipe, or the usual one for the name of a log or data set."""
+    name = options.recipe
+    if name and ":" not in name and name not in recipes.recipes:
+        lake = override(Experiment(), options.set).data.lake
+        held = storage.open(lake).names() if "://" in lake or Path(lake).is_dir() else []
+        if name in named.datasets or name in held:
+            return override(recipes.recipes["link"](), [f"data.name={name}", *options.set])
+    return _experiment(options)
+
+
+_CONDITIONS = ("memory", "accuracy", "batches", "sampler", "placement", "prefetch", "price_per_core_hour")
+
+
+def _conditions(text: str) -> dict[str, object]:
+    """Read `memory=8GiB,prefetch=0`."""
+    found: dict[str, object] = {}
+    for part in text.split(","):
+        name, sep, value = part.partition("=")
+        if name not in _CONDITIONS:
+            raise UnknownNameError("condition of --what-if", name, _CONDITIONS)
+        if not sep or not value:
+            raise InvalidValueError("--what-if", part, "NAME=VALUE, as in memory=8GiB")
+        number = {"prefetch": int, "price_per_core_hour": float}.get(name, str)
+        try:
+            found[name] = number(value)
+        except ValueError:
+            raise InvalidValueError(f"--what-if {name}", value, "a number") from None
+    return found
+
+
+def _tell(profile: Machine) -> int:
+    for name, value in asdict(profile).items():
+        _say(f"{name:<28} {value:,.4g}")
     return 0
 
 
@@ -235,7 +293,11 @@ def _show(result: Result, folder: Path, *, as_json: bool) -> None:
     if as_json:
         _json({"folder": str(folder), "scores": jobs.score_rows(result.scores), "seconds": result.seconds})
         return
-    _say(f"\n{result.table}\n\n{result.plan}\n\nwritten to {folder}: checkpoint, predictions.parquet, report.html")
+    miss = largest_miss(result.plan)
+    about = "" if miss is None else f"\n\n{miss}"
+    _say(
+        f"\n{result.table}\n\n{result.plan}{about}\n\nwritten to {folder}: checkpoint, predictions.parquet, report.html"
+    )
 
 
 def _json(value: object) -> int:

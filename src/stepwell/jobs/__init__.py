@@ -2,6 +2,7 @@
 
 from stepwell.jobs.experiment import Experiment, read_experiment
 from stepwell.jobs.link_prediction import LinkPrediction, Result
+from stepwell.jobs.planning import plan_job
 from stepwell.jobs.report import plan_rows, score_rows
 from stepwell.jobs.runs import job, link_prediction, node_classification, open_run, run, time_parts
 
@@ -13,6 +14,7 @@ __all__ = [
     "link_prediction",
     "node_classification",
     "open_run",
+    "plan_job",
     "plan_rows",
     "read_experiment",
     "run",

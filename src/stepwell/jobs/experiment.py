@@ -34,20 +34,24 @@ class SamplingConfig:
     """Which past a query sees.
 
     Args:
-        sampler: `"recent"`, `"uniform"` or `"window"`.
+        sampler: `"recent"`, `"uniform"`, `"window"`, or `"tppr"`: the places of largest temporal personalised PageRank.
         k: Events a query.
         hops: Layers, 1 to 3.
         as_of: `"event"`: events strictly before the query's time; `"batch"`: events of earlier batches only.
         hop_time: From the second hop on, the time of the `"edge"` or that of the `"root"`.
         window_s: Length of the window in seconds, for `"window"` alone.
+        alpha: Chance of the walk to stop, one a list, for `"tppr"` alone.
+        beta: Decay of the walk from event to older event, one a list, for `"tppr"` alone.
     """
 
-    sampler: Literal["recent", "uniform", "window"] = "recent"
+    sampler: Literal["recent", "uniform", "window", "tppr"] = "recent"
     k: int = 10
     hops: int = 1
     as_of: Literal["event", "batch"] = "event"
     hop_time: Literal["edge", "root"] = "edge"
     window_s: float = 86_400.0
+    alpha: tuple[float, ...] = (0.1,)
+    beta: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -61,7 +65,7 @@ class ModelConfig:
     """Which model, and how wide.
 
     Args:
-        name: `"tgn"`, `"tgat"`, `"jodie"` or `"graphmixer"`, or a name from a plug-in.
+        name: A registered model (`"tgn"`, `"tgat"`, `"jodie"`, `"graphmixer"`, `"zebra"`, ...), or one of a plug-in.
         dim: Width of memory, time encoding and embedding.
         heads: Attention heads, where there are any.
         dropout: Share of attention or hidden units dropped in training, 0 to below 1.
@@ -81,7 +85,10 @@ class BatchConfig:
 
     Args:
         size: Events a training batch.
-        chunks: With more than 1, each epoch starts at a random multiple of `size / chunks`, so that borders move.
+        kind: `"fixed"`, or `"adaptive"`: as long as no batch loses more node updates than a fixed one of `size` would.
+            Evaluation batches are fixed in any case.
+        chunks: With more than 1, each epoch starts at a random multiple of `size / chunks`, so that borders move; for
+            fixed batches alone.
         negatives: False destinations drawn for each event in training.
         prefetch: Batches made ahead on a background thread; 0 makes them in the loop.
     """
@@ -90,6 +97,24 @@ class BatchConfig:
     chunks: int = 1
     negatives: int = 1
     prefetch: int = 2
+    kind: Literal["fixed", "adaptive"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.kind == "adaptive" and self.chunks > 1:
+            raise InvalidValueError("batches.chunks", self.chunks, "1 with adaptive batches")
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementConfig:
+    """Which rows of the features stay near, where they do not all fit. Values never change.
+
+    Args:
+        policy: A registered policy (`"lru"`, `"interval"`, ...), or `"none"`: all rows are read where they lie.
+        memory: Budget for the rows kept, as `"2GiB"`.
+    """
+
+    policy: str = "none"
+    memory: str = "1GiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +143,7 @@ class Experiment:
         model: Which model.
         sampling: Which past a query sees.
         batches: How events become batches.
+        placement: Which rows stay near.
         evaluation: How it is judged.
         loop: How it is trained.
     """
@@ -127,6 +153,7 @@ class Experiment:
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 

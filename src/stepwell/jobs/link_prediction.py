@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,16 +19,20 @@ from stepwell.access import (
     Pipeline,
     UniformNegatives,
 )
+from stepwell.buffer.policy import Policy
 from stepwell.core import Batch, Cost, Ids, PlanNode, Slice
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.shapes import Model
+from stepwell.core.shapes import Batcher, Model, Sampler
 from stepwell.core.state import read_state, write_state
 from stepwell.evaluate import Evaluation, Protocol, Report, Score, evaluation_for, p1, p2, p3, split_for
 from stepwell.evaluate.split import InductiveSplit
 from stepwell.jobs.experiment import Experiment, ProtocolName
-from stepwell.jobs.models import build_model, build_sampler
+from stepwell.jobs.models import build_batches, build_model, build_placement, build_sampler
 from stepwell.nn import EdgeBank, MostRecent, PopTrack
-from stepwell.plan import machine
+from stepwell.plan import Plan, Setting, plan
+from stepwell.plan.options import Asked
+from stepwell.plan.predict import EPOCH, STEP
+from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
 from stepwell.train import Callback, Epoch, Loop, load_model, save_model
 
@@ -100,7 +105,8 @@ class LinkPrediction:
         self.experiment = experiment
         self.folder = folder
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._measured: Cost | None = None
+        self._measured: dict[str, Cost] = {}
+        self.watched: Watched | None = None
 
     @cached_property
     def model(self) -> Model:
@@ -122,12 +128,13 @@ class LinkPrediction:
         sampling = self.experiment.sampling
         return Pipeline(
             self.split.train,
-            FixedBatches(batches.size, batches.chunks, seed),
+            build_batches(batches, seed),
             negatives=UniformNegatives(batches.negatives),
             sampler=build_sampler(sampling, self.log),
             hops=sampling.hops,
             as_of=sampling.as_of,
             hop_time=sampling.hop_time,
+            placement=build_placement(self.experiment.placement),
             prefetch=batches.prefetch,
             seed=seed,
             device=self.device,
@@ -136,21 +143,65 @@ class LinkPrediction:
     @property
     def plan(self) -> PlanNode:
         """EXPLAIN: what one epoch is expected to take, stage by stage; once `fit` has run, measured beside it."""
-        here = machine()
-        steps = len(self.training)
-        weights = sum(p.numel() for p in self._parameters())
-        targets = min(3.0 * self.experiment.batches.size, float(self.log.num_nodes))
-        sampling, width = self.experiment.sampling, self.experiment.model.dim
-        reached = sum(targets * float(sampling.k) ** hop for hop in range(1, sampling.hops + 1))
-        # Each neighbour's state, time code and features are read forward and back.
-        size_bytes = 2 * 3 * 4.0 * width * (targets + reached)
-        seconds = here.step_overhead_s + 6.0 * weights * targets / here.flops_per_s
-        seconds += size_bytes / here.gather_bytes_per_s
-        predicted = Cost(float(len(self.split.train)), steps * size_bytes, steps * seconds, calls=steps)
-        why = (
-            f"{self.experiment.model.name}, {weights:,} weights, {steps} steps of {self.experiment.batches.size} events"
+        return self.planned.tree.with_measured(self._measured)
+
+    @cached_property
+    def planned(self) -> Plan:
+        """The plan of this run as the experiment says; a copy of the model learns a few real batches."""
+        sampling, batches = self.experiment.sampling, self.experiment.batches
+        return self.ask(
+            batches=build_batches(batches, self.experiment.loop.seed),
+            sampler=build_sampler(sampling, self.log),
+            placement=build_placement(self.experiment.placement) or "none",
+            prefetch=batches.prefetch,
         )
-        return PlanNode("Train one epoch", why, predicted, self._measured, (self.training.predict(here),))
+
+    def ask(
+        self,
+        *,
+        memory: str | int | None = None,
+        accuracy: Asked = "exact",
+        batches: Batcher | str | None = None,
+        sampler: Sampler | str | None = None,
+        placement: Policy | str | None = None,
+        prefetch: int | None = None,
+        price_per_core_hour: float | None = None,
+    ) -> Plan:
+        """Plan the training of this run's model on its training events; what is not given is left to the planner.
+
+        Args:
+            memory: Memory for features, node state and index; None: all fits.
+            accuracy: How exact training must stay.
+            batches: The batcher.
+            sampler: The sampler.
+            placement: The policy of rows that do not fit.
+            prefetch: Batches made ahead.
+            price_per_core_hour: What a core costs.
+        """
+        sampling = self.experiment.sampling
+        setting = Setting(
+            hops=sampling.hops,
+            k=sampling.k,
+            as_of=sampling.as_of,
+            hop_time=sampling.hop_time,
+            negatives=UniformNegatives(self.experiment.batches.negatives),
+            batch_size=self.experiment.batches.size,
+            seed=self.experiment.loop.seed,
+        )
+        return plan(
+            self.split.train,
+            cast("torch.nn.Module", self.model),
+            name=self.experiment.model.name,
+            memory=memory,
+            device=self.device,
+            accuracy=accuracy,
+            batches=batches,
+            sampler=sampler,
+            placement=placement,
+            prefetch=prefetch,
+            setting=setting,
+            price_per_core_hour=price_per_core_hour,
+        )
 
     def fit(self, epochs: int | None = None, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
         """Train, then score the test events under P1 and P3 beside what needs no training.
@@ -164,18 +215,21 @@ class LinkPrediction:
             DivergedError: If a loss is not finite.
             CheckpointError: If `resume` finds a checkpoint of other settings.
         """
+        predicted = self.planned
         loop = self._loop(epochs)
         trained = loop.fit(resume=resume, callbacks=callbacks)
-        seconds = sum(epoch.seconds for epoch in trained.history) / len(trained.history)
-        self._measured = Cost(float(len(self.split.train)), None, seconds, calls=len(self.training))
-        plan = self.plan
+        if self.watched is not None and self.watched.num_batches:
+            last = trained.history[-1]
+            whole = Cost(float(last.num_events), None, last.seconds, calls=self.watched.num_batches)
+            self._measured = {**self.training.measured, EPOCH: whole, STEP: self.watched.step}
+        tree = predicted.tree.with_measured(self._measured)
         reports = tuple(loop.test(evaluation) for evaluation in self._tests())
         if self.folder is not None:
             loop.restore()
             self._catch_up()
             write_state(self.folder / "current", lambda writer: save_model(self.model, writer.child("model")))
         name = self.experiment.model.name
-        return Result(name, trained.history, reports, self._baselines(), plan, trained.seconds)
+        return Result(name, trained.history, reports, self._baselines(), tree, trained.seconds)
 
     def evaluate(self, protocol: ProtocolName) -> Report:
         """Score the test events with the best state of the folder's run."""
@@ -231,7 +285,8 @@ class LinkPrediction:
         config = replace(config, epochs=config.epochs if epochs is None else epochs)
         if config.monitor not in protocol.metrics:
             config = replace(config, monitor=protocol.metrics[0])
-        return Loop(self.model, self.training, config, validation, self.folder)
+        self.watched = Watched(self.training)
+        return Loop(self.model, self.watched, config, validation, self.folder)
 
     def _load(self, name: str) -> None:
         if self.folder is None:

@@ -1,4 +1,4 @@
-"""From a configuration to a model and a sampler."""
+"""From a configuration to a model, a sampler, a batcher and a placement."""
 
 from __future__ import annotations
 
@@ -7,37 +7,72 @@ from typing import cast
 
 import torch
 
-from stepwell.access import Recent, Uniform, Window
-from stepwell.core.shapes import Model, Sampler
-from stepwell.jobs.experiment import ModelConfig, SamplingConfig
-from stepwell.nn import GraphMixerSettings, JODIESettings, TGATSettings, TGNSettings, models
+from stepwell.access import FixedBatches, Recent, Uniform, Window
+from stepwell.access.batches import batchers
+from stepwell.access.tppr import TPPR
+from stepwell.buffer.policy import Policy, policies
+from stepwell.core.shapes import Batcher, Model, Sampler
+from stepwell.jobs.experiment import BatchConfig, ModelConfig, PlacementConfig, SamplingConfig
+from stepwell.nn import models
+from stepwell.plan.models import feature_widths, settings_of, with_fields
 from stepwell.storage import EventLog
-
-_SETTINGS: dict[str, Callable[[ModelConfig, SamplingConfig], object]] = {
-    "tgn": lambda m, s: TGNSettings(m.dim, m.dim, m.dim, m.heads, s.hops, s.k, m.dropout),
-    "tgat": lambda m, s: TGATSettings(m.dim, m.dim, m.heads, s.hops, s.k, m.dropout),
-    "jodie": lambda m, s: JODIESettings(m.dim, m.dim),
-    "graphmixer": lambda m, s: GraphMixerSettings(m.dim, m.dim, s.k),
-}
-"""How the usual models take their widths; a model of a plug-in is built with its own defaults."""
 
 
 def build_model(log: EventLog, model: ModelConfig, sampling: SamplingConfig) -> Model:
     """Build the model that a configuration names, its weights drawn from the model's own seed.
 
+    Every setting that the model's own settings know by that name is passed on; the rest are the model's defaults.
+
     Raises:
         UnknownNameError: If there is no model of that name.
     """
     kind = cast("Callable[..., Model]", models[model.name])
-    widths = [0 if matrix is None else int(matrix.shape[1]) for matrix in (log.event_feature, log.node_feature)]
-    settings = [_SETTINGS[model.name](model, sampling)] if model.name in _SETTINGS else []
+    settings = settings_of(models[model.name])
+    chosen = [] if settings is None else [_filled(settings(), model, sampling)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.seed)
-        return kind(log.num_nodes, *widths, *settings)
+        return kind(log.num_nodes, *feature_widths(log), *chosen)
+
+
+def _filled(settings: object, model: ModelConfig, sampling: SamplingConfig) -> object:
+    lists = hasattr(settings, "alpha") and sampling.sampler == "tppr"
+    return with_fields(
+        settings,
+        memory_dim=model.dim,
+        time_dim=model.dim,
+        dim=model.dim,
+        heads=model.heads,
+        dropout=model.dropout,
+        hops=sampling.hops,
+        k=sampling.k // len(sampling.alpha) if lists else sampling.k,
+        alpha=sampling.alpha if lists else None,
+        beta=sampling.beta if lists else None,
+    )
 
 
 def build_sampler(sampling: SamplingConfig, log: EventLog) -> Sampler:
     """Build the sampler that a configuration names, its window in the log's unit."""
     if sampling.sampler == "window":
         return Window(sampling.k, max(1, round(sampling.window_s / log.seconds)))
+    if sampling.sampler == "tppr":
+        return TPPR(sampling.k, sampling.alpha, sampling.beta)
     return Recent(sampling.k) if sampling.sampler == "recent" else Uniform(sampling.k)
+
+
+def build_batches(batches: BatchConfig, seed: int) -> Batcher:
+    """Build the batcher of the training events."""
+    if batches.kind == "adaptive":
+        adaptive = cast("Callable[..., Batcher]", batchers["adaptive"])
+        return adaptive(like=batches.size)
+    return FixedBatches(batches.size, batches.chunks, seed)
+
+
+def build_placement(placement: PlacementConfig) -> Policy | None:
+    """Build the policy that keeps rows near, or None.
+
+    Raises:
+        UnknownNameError: If there is no policy of that name.
+    """
+    if placement.policy == "none":
+        return None
+    return cast("Callable[..., Policy]", policies[placement.policy])(memory=placement.memory)

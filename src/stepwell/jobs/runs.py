@@ -17,7 +17,9 @@ from stepwell.jobs.data import open_data
 from stepwell.jobs.experiment import Experiment, ModelConfig, ProtocolName, SamplingConfig, read_experiment
 from stepwell.jobs.link_prediction import LinkPrediction, Result
 from stepwell.jobs.node_classification import NodeClassification
+from stepwell.jobs.planning import chosen_by, plan_job
 from stepwell.jobs.report import write_run, write_text
+from stepwell.plan.options import Asked
 from stepwell.storage import EventLog
 from stepwell.train import Loop
 
@@ -25,13 +27,24 @@ Job = LinkPrediction | NodeClassification
 
 
 def link_prediction(
-    log: EventLog, model: str = "tgn", *, experiment: Experiment | None = None, folder: Path | str | None = None
+    log: EventLog,
+    model: str = "tgn",
+    *,
+    memory: str | int | None = None,
+    accuracy: Asked | None = None,
+    experiment: Experiment | None = None,
+    folder: Path | str | None = None,
 ) -> LinkPrediction:
-    """Return a link-prediction job on a log; nothing runs yet.
+    """Return a link-prediction job on a log; no training runs yet.
+
+    With `memory` or `accuracy` the planner chooses what the experiment leaves at its defaults (batcher, sampler,
+    placement, prefetch), for which it tries a few batches; the choice stands in the job's experiment.
 
     Args:
         log: The events.
         model: The model's name, if no experiment is given.
+        memory: Memory for features, node state and index, as `"2GiB"`.
+        accuracy: `"exact"`, `"bounded"` or `"changed"`: what the planner may choose.
         experiment: The whole configuration.
         folder: Where checkpoints go; None keeps the best state in memory.
 
@@ -41,7 +54,11 @@ def link_prediction(
         >>> result = job.fit()  # doctest: +SKIP
     """
     chosen = experiment or Experiment(model=ModelConfig(model), sampling=_usual_sampling(model))
-    return LinkPrediction(log, chosen, None if folder is None else Path(folder))
+    made = LinkPrediction(log, chosen, None if folder is None else Path(folder))
+    if memory is None and accuracy is None:
+        return made
+    plan = plan_job(made, memory=memory, accuracy=accuracy or "exact")
+    return LinkPrediction(log, chosen_by(plan, chosen, memory), made.folder)
 
 
 def node_classification(
@@ -168,7 +185,11 @@ def time_parts(experiment: Experiment, batches: int = 60) -> dict[str, float]:
 
 
 def _usual_sampling(model: str) -> SamplingConfig:
-    return SamplingConfig(k=20, hops=2) if model == "tgat" else SamplingConfig(k=20 if model == "graphmixer" else 10)
+    if model == "tgat":
+        return SamplingConfig(k=20, hops=2)
+    if model == "zebra":
+        return SamplingConfig("tppr", k=40, alpha=(0.3, 0.1), beta=(0.5, 0.95))
+    return SamplingConfig(k=20 if model == "graphmixer" else 10)
 
 
 def _nodes(log: EventLog, keys: pa.ChunkedArray, seen: npt.NDArray[np.int32], what: str) -> npt.NDArray[np.int64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from stepwell.access import Pipeline
+from stepwell.buffer.policy import Policy
 from stepwell.core import Cost, PlanNode
 from stepwell.core.shapes import Accuracy, Batcher, Sampler
 from stepwell.plan.options import Asked
@@ -74,7 +75,7 @@ class Question:
         batches: The batcher, an object or a name.
         sampler: The sampler, an object or a name.
         reuse: Rows of a store of embeddings, 0 for none.
-        placement: The policy's name, `"none"` for none.
+        placement: The policy, an object or a name, `"none"` for none.
         prefetch: Batches ahead.
         price_per_core_hour: What a core costs.
     """
@@ -84,7 +85,7 @@ class Question:
     batches: Batcher | str | None = None
     sampler: Sampler | str | None = None
     reuse: int | None = None
-    placement: str | None = None
+    placement: Policy | str | None = None
     prefetch: int | None = None
     price_per_core_hour: float | None = None
 
@@ -92,6 +93,8 @@ class Question:
 class Planner(Protocol):
     """Who made a plan: builds its pipeline and answers other questions about the same data."""
 
+    @property
+    def room_bytes(self) -> int | None: ...
     def pipeline(self, names: Mapping[str, str]) -> Pipeline: ...
     def ask(self, question: Question) -> Plan: ...
     def train(self, pipeline: Pipeline) -> tuple[Cost, Cost]: ...
@@ -154,7 +157,7 @@ class Plan:
         batches: Batcher | str | None = None,
         sampler: Sampler | str | None = None,
         reuse: int | None = None,
-        placement: str | None = None,
+        placement: Policy | str | None = None,
         prefetch: int | None = None,
         price_per_core_hour: float | None = None,
     ) -> Plan:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from stepwell.buffer.policy import Policy
 from stepwell.core import Machine
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.shapes import Batcher, Sampler
 from stepwell.plan.answer import Plan, Question
 from stepwell.plan.machine import machine as this_machine
-from stepwell.plan.models import model_for, wants
+from stepwell.plan.models import meant_for, model_for, wants
 from stepwell.plan.options import Asked, Setting
 from stepwell.plan.planner import TrainingPlanner
 from stepwell.storage import EventLog
@@ -24,10 +25,11 @@ def plan(
     accuracy: Asked = "exact",
     batches: Batcher | str | None = None,
     sampler: Sampler | str | None = None,
-    placement: str | None = None,
+    placement: Policy | str | None = None,
     prefetch: int | None = None,
     hops: int | None = None,
     setting: Setting | None = None,
+    name: str | None = None,
     price_per_core_hour: float | None = None,
     probe: bool = True,
     machine: Machine | None = None,
@@ -44,11 +46,12 @@ def plan(
         accuracy: `"exact"`: values never change. `"bounded"`: also what states a bound. `"changed"`: also batches that
             make another, equally valid training.
         batches: The batcher, an object or a registered name.
-        sampler: The sampler, likewise.
-        placement: The policy of rows that do not fit, by name; `"none"` for none.
+        sampler: The sampler, likewise; a model that is meant for one takes that.
+        placement: The policy of rows that do not fit, an object or a registered name; `"none"` for none.
         prefetch: Batches made ahead.
         hops: Levels of neighbours; the model's own by default.
         setting: What else decides what is learnt (neighbours, visibility, negatives, batch size, seed).
+        name: What to call the model; its class by default.
         price_per_core_hour: What a core costs; the plan then says what an epoch does.
         probe: Train a copy of the model on a few real batches, which takes a few seconds and is right within some
             percent; otherwise formulas decide, in milliseconds, and may be off by half.
@@ -81,6 +84,7 @@ def plan(
     )
     if isinstance(built, torch.nn.Module):
         built.to(where)
-    name = model if isinstance(model, str) else type(model).__name__
+    called = name or (model if isinstance(model, str) else type(model).__name__)
+    sampler = sampler or meant_for(built)
     question = Question(memory, accuracy, batches, sampler, None, placement, prefetch, price_per_core_hour)
-    return TrainingPlanner(log, built, name, wanted, question, machine or this_machine(), probing=probe).plan()
+    return TrainingPlanner(log, built, called, wanted, question, machine or this_machine(), probing=probe).plan()

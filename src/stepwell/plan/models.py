@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, cast, get_args, get_type_hints
 import torch
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.shapes import Model
+from stepwell.core.shapes import Model, Sampler
 from stepwell.nn import models
 from stepwell.storage import EventLog
 
@@ -63,3 +63,8 @@ def with_fields(settings: T, **values: object) -> T:
 def wants(model: object, name: Literal["hops", "k"], default: int) -> int:
     """Return what a model says of its batches: `hops` or `k`."""
     return int(getattr(model, name, default))
+
+
+def meant_for(model: object) -> Sampler | None:
+    """Return the sampler that a model's settings say it is meant for, or None if any will do."""
+    return cast("Sampler | None", getattr(getattr(model, "settings", None), "sampler", None))

@@ -89,4 +89,25 @@ def graphmixer_collegemsg() -> Experiment:
     return _published("collegemsg", "graphmixer", k=20)
 
 
+def _zebra(data: str) -> Experiment:
+    return Experiment(
+        data=DataConfig(data),
+        model=ModelConfig("zebra"),
+        sampling=SamplingConfig("tppr", k=40, alpha=(0.3, 0.1), beta=(0.5, 0.95)),
+        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
+    )
+
+
+@recipes.register("zebra_wikipedia")
+def zebra_wikipedia() -> Experiment:
+    """Zebra on jodie-wikipedia (Li et al. 2023: two T-PPR metrics, twenty places each)."""
+    return _zebra("jodie-wikipedia")
+
+
+@recipes.register("zebra_collegemsg")
+def zebra_collegemsg() -> Experiment:
+    """Zebra on CollegeMsg."""
+    return _zebra("collegemsg")
+
+
 __all__ = ["recipes"]

@@ -70,6 +70,25 @@ def test_datasets_are_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out)["datasets"][0]["name"] == "collegemsg"
 
 
+def test_a_plan_says_why_and_what_else_and_is_analysed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", "edits.csv", *COLUMNS]) == 0
+    capsys.readouterr()
+    words = ["--accuracy", "changed", "--price", "0.1", "--table", "--html", "plan.html"]
+    assert main(["plan", "edits", *words, "--analyze", *sets()]) == 0
+    said = capsys.readouterr().out
+    for word in ("next best", "adaptive", "core-hour", "measured", "furthest off"):
+        assert word in said
+    assert "Neighbors" in (here / "plan.html").read_text()
+
+
+def test_a_plan_is_asked_under_other_conditions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", "edits.csv", *COLUMNS]) == 0
+    capsys.readouterr()
+    assert main(["plan", "edits", "--what-if", "prefetch=0", "--json", *sets("batches.kind=adaptive")]) == 0
+    choices = {one["place"]: one["name"] for one in json.loads(capsys.readouterr().out)["choices"]}
+    assert choices["prefetch"] == "0" and choices["batches"] == "adaptive"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -80,6 +99,8 @@ def test_datasets_are_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["ingest", "gone.csv"], "gone.csv"),
         (["ingest", "edits.csv", "--src", "uuid", "--dst", "pid", "--time", "ts"], "uid"),
         (["plan"], "RECIPE"),
+        (["plan", "link", "--what-if", "memry=1GiB"], "memory"),
+        (["plan", "link", "--what-if", "prefetch=x"], "prefetch"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(

@@ -12,6 +12,8 @@ from stepwell.core.errors import CheckpointError, DataError, InvalidValueError, 
 from stepwell.core.overrides import override
 from stepwell.datasets.synthetic import Habits, habits
 from stepwell.jobs import Experiment, link_prediction, node_classification, open_run, run, time_parts
+from stepwell.nn import models
+from stepwell.plan import largest_miss
 from stepwell.recipes import recipes
 from stepwell.storage import EventLog
 
@@ -109,13 +111,39 @@ def test_scores_stand_beside_what_needs_no_training(log: EventLog, experiment: E
         assert name in result.table
 
 
-@pytest.mark.parametrize("model", ["tgn", "tgat", "jodie", "graphmixer"])
+@pytest.mark.parametrize("model", list(models))
 def test_every_model_trains_with_features_and_without(log: EventLog, experiment: Experiment, model: str) -> None:
     bare = EventLog.from_arrays(log.src, log.dst, log.time, num_nodes=log.num_nodes)
     chosen = override(experiment, [f"model.name={model}", "loop.epochs=1", "sampling.k=3", "evaluation.ranking=50"])
     for one in (log[:600], bare[:600]):
         one = EventLog.from_arrays(one.src, one.dst, one.time, num_nodes=log.num_nodes)
         assert np.isfinite(link_prediction(one, experiment=chosen).fit().history[0].loss)
+
+
+def test_a_job_lets_the_planner_choose_what_is_left_open(log: EventLog, experiment: Experiment) -> None:
+    exact = link_prediction(log, experiment=experiment, accuracy="exact").experiment
+    assert exact.batches.kind == "fixed" and exact.placement.policy == "none"
+    assert Experiment.from_json(exact.to_json()) == exact
+    pinned = override(experiment, ["batches.kind=adaptive", "batches.prefetch=0", "sampling.sampler=uniform"])
+    kept = link_prediction(log, experiment=pinned, accuracy="exact").experiment
+    assert kept == pinned
+
+
+def test_adaptive_batches_train_and_evaluation_batches_stay_fixed(log: EventLog, experiment: Experiment) -> None:
+    chosen = override(experiment, ["batches.kind=adaptive", "loop.epochs=1"])
+    job = link_prediction(log, experiment=chosen)
+    result = job.fit()
+    assert "AdaptiveBatches" in str(job.training.batches) and "batch=100" not in str(result.reports[0].protocol)
+    assert str(result.reports[0].protocol) == str(
+        link_prediction(log, experiment=experiment).fit(1).reports[0].protocol
+    )
+
+
+def test_a_run_measures_every_stage_that_was_predicted(log: EventLog, experiment: Experiment) -> None:
+    result = link_prediction(log, experiment=override(experiment, ["loop.epochs=1"])).fit()
+    assert all(node.measured is not None for _, node in result.plan.rows())
+    miss = largest_miss(result.plan)
+    assert miss is not None and miss.measured_s > 0
 
 
 def test_an_unknown_model_suggests_the_near_one(log: EventLog, experiment: Experiment) -> None:
