@@ -1,4 +1,4 @@
-"""What the batches of an epoch touch in one column family, known beforehand because samplers and negatives are keyed."""
+"""What the batches of an epoch touch in one column family: known beforehand, as samplers and negatives are keyed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Reused embeddings: the plan's known answers, and that it cannot be beaten."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def best_hits(targets, needs, capacity):
     """Return the most hits over all plans, by dynamic programming over all sets that a cache can hold."""
     num_batches = len(targets)
 
-    @lru_cache(maxsize=None)
+    @cache
     def best(batch, held):
         if batch == num_batches:
             return 0
