@@ -13,7 +13,7 @@ from stepwell.core import Cost, PlanNode
 from stepwell.core.shapes import Accuracy, Batcher, Sampler
 from stepwell.plan.options import Asked
 from stepwell.plan.page import plan_page
-from stepwell.plan.predict import EPOCH, STEP, Miss, largest_miss
+from stepwell.plan.predict import Miss, largest_miss
 
 TOLERANCE = 0.20
 """A prediction this far off, as a share of it, is a miss of the cost model that the plan reports."""
@@ -97,7 +97,7 @@ class Planner(Protocol):
     def room_bytes(self) -> int | None: ...
     def pipeline(self, names: Mapping[str, str]) -> Pipeline: ...
     def ask(self, question: Question) -> Plan: ...
-    def train(self, pipeline: Pipeline) -> tuple[Cost, Cost]: ...
+    def train(self, pipeline: Pipeline) -> Mapping[str, Cost]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +170,10 @@ class Plan:
         )
 
     def analyze(self) -> Plan:
-        """Train one epoch, on a copy of the model, and return the plan with its measured column."""
+        """Train one epoch on a copy of the model (of a table: load one), and return the plan with what it took."""
         pipeline = self.pipeline()
-        whole, step = self.planner.train(pipeline)
-        return self.measured({**pipeline.measured, EPOCH: whole, STEP: step})
+        taken = self.planner.train(pipeline)
+        return self.measured({**pipeline.measured, **taken})
 
     def measured(self, costs: Mapping[str, Cost]) -> Plan:
         """Return the plan with what a run measured, by the name of the node."""

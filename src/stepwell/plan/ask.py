@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from stepwell.access import Shuffled
+from stepwell.access.dense.stage import RowStage
 from stepwell.buffer.policy import Policy
 from stepwell.core import Machine
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.shapes import Batcher, Sampler
+from stepwell.core.shapes import Batcher, Sampler, Source
 from stepwell.plan.answer import Plan, Question
+from stepwell.plan.dense import DensePlanner
 from stepwell.plan.machine import machine as this_machine
 from stepwell.plan.models import meant_for, model_for, wants
 from stepwell.plan.options import Asked, Setting
@@ -17,7 +22,7 @@ from stepwell.storage import EventLog
 
 
 def plan(
-    log: EventLog,
+    log: EventLog | Source,
     model: str | torch.nn.Module = "tgn",
     *,
     memory: str | int | None = None,
@@ -31,15 +36,17 @@ def plan(
     setting: Setting | None = None,
     name: str | None = None,
     price_per_core_hour: float | None = None,
+    stages: Sequence[RowStage] = (),
     probe: bool = True,
     machine: Machine | None = None,
 ) -> Plan:
     """Plan one epoch of training: choose batcher, sampler, placement and prefetch, and say why.
 
-    What is given is pinned; what is left open is chosen among all that the registries hold.
+    What is given is pinned; what is left open is chosen among all that the registries hold. For a table, the loading is
+    planned: which prepared rows to keep, and prefetch; there is then no model.
 
     Args:
-        log: The training events.
+        log: The training events, or a table.
         model: A registered name, or a module with `score`, `observe` and `forget`.
         memory: Memory for features, node state and index, as `"2GiB"`; None: all fits.
         device: Where the model runs; the GPU if there is one.
@@ -53,6 +60,7 @@ def plan(
         setting: What else decides what is learnt (neighbours, visibility, negatives, batch size, seed).
         name: What to call the model; its class by default.
         price_per_core_hour: What a core costs; the plan then says what an epoch does.
+        stages: What prepares the rows of a table (`Encode`, `Tokenise`, `DecodeImage`).
         probe: Train a copy of the model on a few real batches, which takes a few seconds and is right within some
             percent; otherwise formulas decide, in milliseconds, and may be off by half.
         machine: Rates to plan for; those of this machine by default, measured once.
@@ -68,6 +76,10 @@ def plan(
     """
     if not len(log):
         raise InvalidValueError("log", repr(log), "a log with events")
+    if not isinstance(log, EventLog):
+        asked = Question(memory, accuracy, None, None, None, placement, prefetch, price_per_core_hour)
+        cut = batches if batches is not None and not isinstance(batches, str) else Shuffled(1024)
+        return DensePlanner(log, stages, cut, asked, machine or this_machine()).plan()
     chosen = setting or Setting()
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     built = model_for(log, model, hops=hops, k=None if setting is None else setting.k)

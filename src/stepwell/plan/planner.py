@@ -31,7 +31,7 @@ from stepwell.plan.options import (
     prefetch_options,
     sampler_options,
 )
-from stepwell.plan.predict import Work, epoch_of, work_of
+from stepwell.plan.predict import EPOCH, STEP, Work, epoch_of, work_of
 from stepwell.plan.probe import Probe, probe
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
@@ -229,10 +229,10 @@ class TrainingPlanner:
         other = replace(self, question=Question(**{**kept, **given}))
         return other.plan()
 
-    def train(self, pipeline: Pipeline) -> tuple[Cost, Cost]:
+    def train(self, pipeline: Pipeline) -> dict[str, Cost]:
         """Train a copy of the model for one epoch; return the cost of the whole and of the steps."""
-        watched = Watched(pipeline)
-        return watched.train(self.model)
+        whole, step = Watched(pipeline).train(self.model)
+        return {EPOCH: whole, STEP: step}
 
     def _explained(self, best: Combination, every: list[Combination], trees: dict[tuple[str, ...], PlanNode]) -> Plan:
         costs = {names: tree.predicted for names, tree in trees.items()}
