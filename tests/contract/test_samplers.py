@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import stepwell.access.tppr  # noqa: F401 - registers itself
 from stepwell.access import samplers
 from stepwell.core.errors import UnknownNameError
 from stepwell.core.shapes import Sampler
