@@ -103,6 +103,7 @@ class Machine:
         threads: Compute threads.
         cores: Cores that this process may use.
         random_reads_per_s: Reads of 4 KiB at random places of a file, sixteen at once, past the page cache.
+        lone_reads_per_s: The same, one after the other.
         narrow_flops_per_s: The same as `flops_per_s` for a few rows, where fixed costs count.
         slots_per_s: Neighbours that an attention layer of width 100 reads forward and back.
         wake_up_s: How long a waiting thread takes to begin.
@@ -118,6 +119,7 @@ class Machine:
     threads: int = 2
     cores: int = 2
     random_reads_per_s: float = 2e4
+    lone_reads_per_s: float = 5e3
     narrow_flops_per_s: float = 1e10
     slots_per_s: float = 2e6
     wake_up_s: float = 5e-5

@@ -52,15 +52,12 @@ class DensePlanner:
         """Bytes that prepared rows may take, or None for all that they need."""
         return None if self.question.memory is None else to_bytes(self.question.memory, "memory")
 
-    def _cached(self) -> CachedRows:
-        budget = self.room_bytes
-        if budget is None:
-            budget = len(self.source) * (self._row_bytes + _SLOT_BYTES)
-        return CachedRows(self.source, self.stages, budget_bytes=budget)
-
-    def _pipeline(self, cache: str, prefetch: int) -> Pipeline:
+    def _pipeline(self, cache: str, prefetch: int, *, room: bool = True) -> Pipeline:
         if cache == "rows":
-            return Pipeline(self._cached(), self.batches, prefetch=prefetch)
+            budget = self.room_bytes if room else None
+            if budget is None:
+                budget = len(self.source) * (self._row_bytes + _SLOT_BYTES)
+            return Pipeline(CachedRows(self.source, self.stages, budget_bytes=budget), self.batches, prefetch=prefetch)
         return Pipeline(self.source, self.batches, stages=self.stages, prefetch=prefetch)
 
     def pipeline(self, names: Mapping[str, str]) -> Pipeline:
@@ -80,8 +77,8 @@ class DensePlanner:
 
     @cached_property
     def _kept(self) -> tuple[dict[str, Cost], int] | None:
-        """The same for rows that are kept, or None if these rows cannot be (a field is left that is no array)."""
-        pipeline = self._pipeline("rows", 1)
+        """The same for rows that are all kept, or None if these cannot be (a field is left that is no array)."""
+        pipeline = self._pipeline("rows", 1, room=False)
         try:
             _timed(pipeline)
             return _timed(pipeline)
@@ -108,7 +105,7 @@ class DensePlanner:
             back, back_rows = self._kept
             found = {name: cost * (num_rows / back_rows) for name, cost in back.items()}
             anew = sum((cost.seconds or 0.0) for cost in list(stages.values())[:-1])
-            read, last = list(found)[0], list(found)[-1]
+            read, last = next(iter(found)), list(found)[-1]
             seconds = hit * (found[read].seconds or 0.0) + (1 - hit) * (anew + (found[read].seconds or 0.0))
             stages = {read: replace(found[read], seconds=seconds, hit_rate=hit), last: found[last]}
         pipeline = self._pipeline(cache, prefetch)
@@ -119,17 +116,13 @@ class DensePlanner:
         made = sum(cost.seconds or 0.0 for cost in stages.values())
         whole = made / max(1, min(prefetch, self.machine.cores)) if hit < 1 else made
         size = sum(cost.size_bytes or 0.0 for cost in stages.values())
-        why = (
-            f"{num_batches} batches; the first epoch prepares every row"
-            if cache == "rows"
-            else f"{num_batches} batches"
-        )
+        why = f"{num_batches} batches" + ("; the first epoch prepares every row" if cache == "rows" else "")
         return PlanNode(LOAD, why, Cost(num_rows, size, whole, calls=num_batches, core_s=made), children=node)
 
     def _options(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        caches = ("none",) if self._kept is None else ("none", "rows")
+        caches: tuple[str, ...] = ("none", "rows") if self._kept is not None and self.hit_rate else ("none",)
         pin, asked = self.question.prefetch, self.question.placement
-        if asked in caches:
+        if isinstance(asked, str) and asked in caches:
             caches = (asked,)
         return caches, tuple(str(depth) for depth in PREFETCH) if pin is None else (str(pin),)
 

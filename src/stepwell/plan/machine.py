@@ -79,7 +79,7 @@ def calibrate() -> Machine:
     index = build_tcsr(ends[:, 0], ends[:, 1], ticks, 5_000)
     nodes, before = ends[-6_000:, 0], ticks[-6_000:]
     sample = _median(lambda: recent_neighbors(*index, nodes, before, before, 10))
-    sequential, random = _disk()
+    sequential, random, lone = _disk()
     on_device, transfer = _device()
     return Machine(
         gather_bytes_per_s=rows.size * 64 * 4 / gather,
@@ -90,6 +90,7 @@ def calibrate() -> Machine:
         threads=torch.get_num_threads(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         random_reads_per_s=random,
+        lone_reads_per_s=lone,
         narrow_flops_per_s=_product(60),
         slots_per_s=_attention(),
         wake_up_s=_wake_up(),
@@ -154,8 +155,8 @@ def _wake_up() -> float:
     return taken
 
 
-def _disk() -> tuple[float, float]:
-    """Return bytes a second read in order and pages a second read at random, past the page cache where it lets go.
+def _disk() -> tuple[float, float, float]:
+    """Return bytes a second in order, pages a second at random, sixteen at once and one by one, past the page cache.
 
     The file lies where the profiles lie; a folder that cannot be written gives the profile's own guesses.
     """
@@ -166,9 +167,10 @@ def _disk() -> tuple[float, float]:
             file.write(os.urandom(1 << 20) * (_FILE_BYTES >> 20))
             file.flush()
             os.fsync(file.fileno())
-            return _sequential(file.fileno()), _at_random(file.fileno())
+            number = file.fileno()
+            return _sequential(number), _at_random(number, _DEPTH), _at_random(number, 1)
     except OSError:
-        return guess.read_bytes_per_s, guess.random_reads_per_s
+        return guess.read_bytes_per_s, guess.random_reads_per_s, guess.lone_reads_per_s
 
 
 def _forget_pages(descriptor: int) -> None:
@@ -184,21 +186,21 @@ def _sequential(descriptor: int) -> float:
     return _FILE_BYTES / (time.perf_counter() - begin)
 
 
-def _at_random(descriptor: int) -> float:
-    """Return pages a second with sixteen reads under way, each on a thread of its own."""
+def _at_random(descriptor: int, depth: int) -> float:
+    """Return pages a second with `depth` reads under way, each on a thread of its own."""
     _forget_pages(descriptor)
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
     num_pages = _FILE_BYTES // max(_PAGE, mmap.PAGESIZE)
-    pages = np.random.default_rng(0).permutation(num_pages)[: _DEPTH * 64]
+    pages = np.random.default_rng(0).permutation(num_pages)[: depth * 64]
 
     def read(part: list[int]) -> None:
         for page in part:
             os.pread(descriptor, _PAGE, page * max(_PAGE, mmap.PAGESIZE))
 
-    with ThreadPoolExecutor(_DEPTH) as pool:
+    with ThreadPoolExecutor(depth) as pool:
         begin = time.perf_counter()
-        list(pool.map(read, [pages[i::_DEPTH].tolist() for i in range(_DEPTH)]))
+        list(pool.map(read, [pages[i::depth].tolist() for i in range(depth)]))
         return len(pages) / (time.perf_counter() - begin)
 
 

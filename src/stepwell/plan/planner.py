@@ -15,8 +15,10 @@ from typing import NamedTuple, cast
 
 import torch
 
-from stepwell.access import Pipeline
+from stepwell.access import Gather, Pipeline
+from stepwell.access.placement import Family
 from stepwell.buffer.policy import Policy
+from stepwell.buffer.trace import Trace
 from stepwell.core import Cost, Machine, PlanNode
 from stepwell.core.shapes import Batcher, Model, Sampler
 from stepwell.plan.answer import Alternative, Chosen, Plan, Question
@@ -33,12 +35,15 @@ from stepwell.plan.options import (
 )
 from stepwell.plan.predict import EPOCH, STEP, Work, epoch_of, work_of
 from stepwell.plan.probe import Probe, probe
+from stepwell.plan.reads import Reads, families_below, reads, traces_of
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
 from stepwell.storage.units import to_bytes
 
 WORTH = 0.03
 """Share of an epoch that another option than the usual one must save to be taken."""
+TRACED = 1_000_000
+"""Events, from the first on, that policies are followed over; a longer epoch is taken to go on like these."""
 PLACES = ("batches", "sampler", "placement", "prefetch")
 
 
@@ -83,6 +88,8 @@ class TrainingPlanner:
     machine: Machine
     probing: bool = True
     probes: dict[tuple[str, str], Probe] = field(default_factory=dict)
+    read: dict[tuple[str, str, str, int], Reads] = field(default_factory=dict)
+    traces: dict[tuple[str, str], dict[str, Trace]] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> Asked:
@@ -117,7 +124,7 @@ class TrainingPlanner:
         found = (
             batch_options(asked.batches, setting),
             sampler_options(asked.sampler, setting),
-            placement_options(asked.placement, self.room_bytes),
+            placement_options(asked.placement, self.room_bytes if self._below else None),
             prefetch_options(asked.prefetch),
         )
         return tuple(cast("tuple[Option[object], ...]", allowed(options, self.accuracy)) for options in found)
@@ -186,7 +193,7 @@ class TrainingPlanner:
 
     def tree(self, one: Combination) -> PlanNode:
         """Return the predicted plan of one combination."""
-        pipeline = self.pipeline(dict(zip(PLACES, one.names, strict=True)))
+        pipeline = self._pipeline(self.log, one.batches.value, one.sampler.value, None, one.prefetch.value)
         reasons = {node.name: node.why for _, node in pipeline.plan.rows()}
         num_batches = self._num_batches(one.batches)
         work = self._placed(one, work_of(self._estimated(one), num_batches, len(self.log), reasons))
@@ -200,8 +207,46 @@ class TrainingPlanner:
         )
 
     def _placed(self, one: Combination, work: Work) -> Work:
-        """Return the work with the reads that a placement leaves."""
-        return work
+        """Return the work with what the placement leaves to be read from below, if the features do not fit."""
+        room = self.room_bytes
+        if room is None or not self._below:
+            return work
+        key = (*one.probed, str(one.placement.value), room)
+        if key not in self.read:
+            traces = self._traced(one)
+            where = self.setting.device
+            self.read[key] = reads(one.placement.value, self._below, traces, room, self.machine, device=where)
+        found = self.read[key].cost * (len(self.log) / self._traced_events)
+        stages = tuple(_read_too(node, found) if node.name == "Gather" else node for node in work.stages)
+        if one.placement.value is None or not one.placement.value.foresight:
+            return replace(work, stages=stages)
+        names = [node.name for node in work.stages]
+        made = sum(node.predicted.seconds or 0.0 for node in work.stages[: names.index("Gather")])
+        planning = self.read[key].plan_s * (len(self.log) / self._traced_events)
+        before = PlanNode(
+            "Plan Gather",
+            "the epoch's batches made once beforehand, without features; then the policy",
+            Cost(seconds=made + planning, calls=1),
+        )
+        return replace(work, stages=stages, before=(before,))
+
+    @cached_property
+    def _below(self) -> dict[str, Family]:
+        return families_below(self.log, self.setting.device)
+
+    @property
+    def _traced_events(self) -> int:
+        return min(len(self.log), TRACED)
+
+    def _traced(self, one: Combination) -> dict[str, Trace]:
+        if one.probed not in self.traces:
+            view = self.log[: self._traced_events]
+            stages = [
+                stage for stage in self._builder(one)(view, one.batches.value).stages if type(stage) is not Gather
+            ]
+            batches = Pipeline(view, one.batches.value, stages=stages, prefetch=2)
+            self.traces[one.probed] = traces_of(batches, self._below)
+        return self.traces[one.probed]
 
     def _num_batches(self, batches: Option[Batcher]) -> int:
         counts = self.__dict__.setdefault("_counts", {})
@@ -253,8 +298,9 @@ class TrainingPlanner:
         here = costs[best.names].seconds or 0.0
         if option.pinned:
             why = "you chose it"
-        elif place == "placement" and option.name == "none":
-            why = "no memory was named" if self.question.memory is None else "all rows fit"
+        elif place == "placement" and len(self.options[i]) == 1:
+            fits = "all rows fit" if self.room_bytes is None else "the rows are in memory already"
+            why = "no memory was named" if self.question.memory is None else fits
         elif not others:
             why = f"the only one that keeps {self.accuracy}" if place in ("batches", "sampler") else "the only one"
         elif option is self.options[i][0]:
@@ -263,6 +309,13 @@ class TrainingPlanner:
             usual = next(one for one in others if one[i] is self.options[i][0])
             why = f"saves {1 - here / (costs[usual.names].seconds or here):.0%} against {usual.names[i]}"
         return Chosen(place, option.name, why, option.accuracy, next_name, next_s)
+
+
+def _read_too(node: PlanNode, read: Cost) -> PlanNode:
+    """Return a stage that also reads rows from below."""
+    here = node.predicted
+    seconds = (here.seconds or 0.0) + (read.seconds or 0.0)
+    return replace(node, predicted=replace(here, size_bytes=read.size_bytes, seconds=seconds, hit_rate=read.hit_rate))
 
 
 def _differ(one: Combination, other: Combination) -> list[int]:

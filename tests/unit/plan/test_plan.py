@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -117,6 +119,38 @@ def test_a_page_shows_a_bar_a_stage(planned: Plan, tmp_path: Path) -> None:
     assert (tmp_path / "plan.html").read_text() == text
     assert "Neighbors" in text and "next best" in text and text.count('<script type="application/json">') == 1
     assert "measured" in planned.measured({STEP: Cost(seconds=1.0)}).to_html()
+
+
+@pytest.fixture
+def stored(log: EventLog, tmp_path: Path) -> EventLog:
+    """Return the log with wide features that lie in a file."""
+    np.save(tmp_path / "x.npy", np.ones((len(log), 512), np.float32))
+    features = np.load(tmp_path / "x.npy", mmap_mode="r")
+    return EventLog.of(replace(log.snapshot, event_feature=features))
+
+
+def test_rows_that_do_not_fit_are_placed_and_what_if_they_did(stored: EventLog, here: Machine) -> None:
+    small = plan(stored, "tgn", memory="3MiB", machine=here, probe=False)
+    assert small.names["placement"] != "none"
+    gather = next(node for _, node in small.tree.rows() if node.name == "Gather")
+    assert gather.predicted.hit_rate is not None and 0 < gather.predicted.hit_rate < 1
+    large = small.what_if(memory="8GiB")
+    assert large.names["placement"] == "none" and "all rows fit" in str(large) and large.seconds < small.seconds
+    assert small.what_if(placement="lru").names["placement"] == "lru"
+
+
+def test_more_memory_never_reads_more(stored: EventLog, here: Machine) -> None:
+    first = plan(stored, "tgn", memory="3MiB", machine=here, probe=False, placement="belady", prefetch=0)
+    sizes = []
+    for memory in ("3MiB", "4MiB", "5MiB", "6MiB"):
+        tree = first.what_if(memory=memory).tree
+        sizes.append(next(node.predicted.size_bytes or 0.0 for _, node in tree.rows() if node.name == "Gather"))
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+
+
+def test_rows_in_memory_need_no_placement(log: EventLog, tgn: TGN, here: Machine) -> None:
+    found = plan(log, tgn, memory="100kB", machine=here, probe=False)
+    assert found.names["placement"] == "none" and "in memory already" in str(found)
 
 
 def test_the_package_itself_answers(log: EventLog, tgn: TGN, here: Machine) -> None:
