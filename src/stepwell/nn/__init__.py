@@ -6,6 +6,7 @@ from stepwell.nn.jodie import JODIE, JODIESettings
 from stepwell.nn.registry import models
 from stepwell.nn.tgat import TGAT, TGATSettings
 from stepwell.nn.tgn import TGN, TGNSettings
+from stepwell.nn.tpnet import TPNet, TPNetSettings
 
 __all__ = [
     "JODIE",
@@ -19,5 +20,7 @@ __all__ = [
     "PopTrack",
     "TGATSettings",
     "TGNSettings",
+    "TPNet",
+    "TPNetSettings",
     "models",
 ]
