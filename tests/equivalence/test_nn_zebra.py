@@ -18,6 +18,7 @@ from stepwell.storage import EventLog
 from stepwell.train import link_loss
 
 EVENTS, USERS, ITEMS, WIDTH = 240, 12, 9, 5
+FEATURES = ("event_feature", "node_feature", "own_feature")
 
 
 def small_log(event_dim: int, node_dim: int) -> EventLog:
@@ -149,3 +150,15 @@ def test_the_fused_sum_has_the_same_bits_for_any_number_of_threads():
         torch.set_num_threads(threads)
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
+
+
+def test_zebra_in_double_precision_scores_as_in_single():
+    torch.manual_seed(0)
+    log, model = small_log(WIDTH, 2), zebra(WIDTH, 2)
+    for batch in batches(log, model.settings.sampler):
+        model.double()
+        double = model.score(batch.give(**{name: batch.tensor(name).double() for name in FEATURES}))
+        model.float()
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(double.float(), model.score(batch), rtol=1e-4, atol=1e-5)
+        model.observe(batch)

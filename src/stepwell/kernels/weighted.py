@@ -100,7 +100,7 @@ def weighted_sum_reference(
     if len(event):
         z = z + event[places.event_row]
     hidden = torch.relu(z) * places.mask[..., None]
-    return torch.einsum("uqrd,uqr->urd", hidden.view(*weight.shape, -1), weight)
+    return torch.einsum("uqrd,uqr->urd", hidden.view(*weight.shape, -1), weight.to(hidden.dtype))
 
 
 class _WeightedSum(torch.autograd.Function):
