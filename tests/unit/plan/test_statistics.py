@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from stepwell.plan import describe, duplicates
-from stepwell.plan.statistics import _passes, _passes_reference
 from stepwell.storage import EventLog
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=30))
-def test_degrees_and_update_distances_equal_those_listed_one_by_one(ends: list[tuple[int, int]]) -> None:
-    pairs = np.array(ends, np.int32).reshape(-1, 2)
-    degree, distance = _passes(pairs[:, 0].copy(), pairs[:, 1].copy(), 6)
-    degree_, distance_ = _passes_reference(pairs[:, 0], pairs[:, 1], 6)
-    assert np.array_equal(degree, degree_) and np.isclose(distance, distance_)
 
 
 def test_a_known_log_has_the_statistics_counted_by_hand() -> None:
