@@ -5,7 +5,7 @@ import pytest
 
 from stepwell.buffer import Policy, Trace, policies
 from stepwell.core.errors import InvalidValueError
-from stepwell.testing.policies import check_policy
+from stepwell.testing import check_policy
 
 
 @pytest.mark.parametrize("name", policies)
