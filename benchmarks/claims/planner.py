@@ -1,8 +1,8 @@
 """The planner's pick against every combination, measured; and its predicted against the measured epoch.
 
 The workloads were written down before the cost model was tuned; those marked `unseen` were never looked at while it
-was. Combinations are those that the registries hold and that keep the accuracy of the workload. All rows of these streams
-are in memory, so no placement takes part: reading from below is measured by claims of its own.
+was. Combinations are those that the registries hold and that keep the accuracy of the workload. All rows of these
+streams are in memory, so no placement takes part: reading from below is measured by claims of its own.
 """
 
 from __future__ import annotations

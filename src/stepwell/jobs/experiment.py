@@ -70,6 +70,7 @@ class ModelConfig:
         heads: Attention heads, where there are any.
         dropout: Share of attention or hidden units dropped in training, 0 to below 1.
         seed: Seed of the initial weights.
+        options: More of the model's own settings, each as `name=value`.
     """
 
     name: str = "tgn"
@@ -77,6 +78,7 @@ class ModelConfig:
     heads: int = 2
     dropout: float = 0.1
     seed: int = 0
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from stepwell.access import FixedBatches, Recent, Uniform, Window
 from stepwell.access.batches import batchers
 from stepwell.access.tppr import TPPR
 from stepwell.buffer.policy import Policy, policies
+from stepwell.core.overrides import override
 from stepwell.core.shapes import Batcher, Model, Sampler
 from stepwell.jobs.experiment import BatchConfig, ModelConfig, PlacementConfig, SamplingConfig
 from stepwell.nn import models
@@ -24,7 +25,7 @@ def build_model(log: EventLog, model: ModelConfig, sampling: SamplingConfig) -> 
     Every setting that the model's own settings know by that name is passed on; the rest are the model's defaults.
 
     Raises:
-        UnknownNameError: If there is no model of that name.
+        UnknownNameError: If there is no model of that name, or no such setting.
     """
     kind = cast("Callable[..., Model]", models[model.name])
     settings = settings_of(models[model.name])
@@ -36,7 +37,7 @@ def build_model(log: EventLog, model: ModelConfig, sampling: SamplingConfig) -> 
 
 def _filled(settings: object, model: ModelConfig, sampling: SamplingConfig) -> object:
     lists = hasattr(settings, "alpha") and sampling.sampler == "tppr"
-    return with_fields(
+    filled = with_fields(
         settings,
         memory_dim=model.dim,
         time_dim=model.dim,
@@ -48,6 +49,7 @@ def _filled(settings: object, model: ModelConfig, sampling: SamplingConfig) -> o
         alpha=sampling.alpha if lists else None,
         beta=sampling.beta if lists else None,
     )
+    return override(filled, model.options)
 
 
 def build_sampler(sampling: SamplingConfig, log: EventLog) -> Sampler:

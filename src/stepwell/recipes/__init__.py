@@ -110,4 +110,25 @@ def zebra_collegemsg() -> Experiment:
     return _zebra("collegemsg")
 
 
+def _tpnet(data: str) -> Experiment:
+    return Experiment(
+        data=DataConfig(data),
+        model=ModelConfig("tpnet", dim=64),
+        sampling=SamplingConfig(k=20),
+        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
+    )
+
+
+@recipes.register("tpnet_wikipedia")
+def tpnet_wikipedia() -> Experiment:
+    """TPNet on jodie-wikipedia (Lu et al. 2024: walks of up to three steps, the twenty newest links of either node)."""
+    return _tpnet("jodie-wikipedia")
+
+
+@recipes.register("tpnet_collegemsg")
+def tpnet_collegemsg() -> Experiment:
+    """TPNet on CollegeMsg."""
+    return _tpnet("collegemsg")
+
+
 __all__ = ["recipes"]

@@ -12,7 +12,7 @@ from stepwell.core.errors import CheckpointError, DataError, InvalidValueError, 
 from stepwell.core.overrides import override
 from stepwell.datasets.synthetic import Habits, habits
 from stepwell.jobs import Experiment, link_prediction, node_classification, open_run, run, time_parts
-from stepwell.nn import models
+from stepwell.nn import TGN, models
 from stepwell.plan import largest_miss
 from stepwell.recipes import recipes
 from stepwell.storage import EventLog
@@ -137,6 +137,14 @@ def test_adaptive_batches_train_and_evaluation_batches_stay_fixed(log: EventLog,
     assert str(result.reports[0].protocol) == str(
         link_prediction(log, experiment=experiment).fit(1).reports[0].protocol
     )
+
+
+def test_a_model_takes_its_own_settings_by_name(log: EventLog, experiment: Experiment) -> None:
+    chosen = override(experiment, ["model.options=delta=memory,heads=4"])
+    model = link_prediction(log, experiment=chosen).model
+    assert isinstance(model, TGN) and model.settings.delta == "memory" and model.settings.heads == 4
+    with pytest.raises(UnknownNameError, match="heads"):
+        _ = link_prediction(log, experiment=override(experiment, ["model.options=haeds=4"])).model
 
 
 def test_a_run_measures_every_stage_that_was_predicted(log: EventLog, experiment: Experiment) -> None:
