@@ -1,6 +1,8 @@
 """Models of temporal graphs, and the baselines that every model must beat."""
 
+from stepwell.nn.apan import APAN, APANSettings
 from stepwell.nn.baselines import EdgeBank, MostRecent, PopTrack
+from stepwell.nn.dyrep import DyRep, DyRepSettings
 from stepwell.nn.graphmixer import GraphMixer, GraphMixerSettings
 from stepwell.nn.jodie import JODIE, JODIESettings
 from stepwell.nn.registry import models
@@ -9,9 +11,13 @@ from stepwell.nn.tgn import TGN, TGNSettings
 from stepwell.nn.tpnet import TPNet, TPNetSettings
 
 __all__ = [
+    "APAN",
     "JODIE",
     "TGAT",
     "TGN",
+    "APANSettings",
+    "DyRep",
+    "DyRepSettings",
     "EdgeBank",
     "GraphMixer",
     "GraphMixerSettings",

@@ -55,7 +55,7 @@ class TPNetSettings:
     time_dim: int = 100
     dim: int = 64
     k: int = 20
-    layers: int = 2
+    layers: int = 1
     dropout: float = 0.1
     extras: bool = False
     seed: int = 0
@@ -115,7 +115,7 @@ class TPNet(nn.Module):
             self.link_bias = bias(s.dim, s.time_dim + event_dim)
             self.link_own = _encoder(num_products, s.dim)
             self.link_other = _encoder(num_products, s.dim)
-            self.mixers = nn.Sequential(*(MixerBlock(s.k, s.dim) for _ in range(s.layers)))
+            self.mixers = nn.Sequential(*(MixerBlock(s.k, s.dim, channel_expansion=2.0) for _ in range(s.layers)))
             self.norm = nn.LayerNorm(s.dim)
         self.final = nn.Sequential(nn.Dropout(s.dropout), nn.Linear(3 * s.dim, s.dim), nn.ReLU(), nn.Linear(s.dim, 1))
 
