@@ -71,7 +71,7 @@ class _Queued:
 
 @njit(cache=True, nogil=True)
 def _victim(link: np.ndarray, where: np.ndarray, size: np.ndarray, touched: np.ndarray, first: int, batch: int) -> int:
-    """Return who leaves: from the first queue if it is too long, else from the main one; -1 if all are of the batch."""
+    """Return who leaves: from the first queue if it is too long, else from the main one; -1 if the batch holds all."""
     order = (_IN, _MAIN) if size[_IN] > first else (_MAIN, _IN)
     for queue in order:
         last = link[1, len(where) + queue]
@@ -93,13 +93,15 @@ def _step(
     capacity, first, remembered = limits
     admit, evict = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     admitted = evicted = 0
-    for row in ids:
-        touched[row] = batch
+    found = np.zeros(len(ids), np.bool_)
+    for place, row in enumerate(ids):
+        found[place] = where[row] == _IN or where[row] == _MAIN
         if where[row] == _MAIN:
             remove(link, where, size, row)
             push(link, where, size, row, _MAIN)
-    for row in ids:
-        if where[row] == _IN or where[row] == _MAIN:
+            touched[row] = batch
+    for place, row in enumerate(ids):
+        if found[place]:
             continue
         if size[_IN] + size[_MAIN] >= capacity:
             victim = _victim(link, where, size, touched, first, batch) if capacity else -1
@@ -115,6 +117,7 @@ def _step(
         if known:
             remove(link, where, size, row)
         push(link, where, size, row, _MAIN if known else _IN)
+        touched[row] = batch
         admit[admitted] = row
         admitted += 1
         while size[_OUT] > remembered:
