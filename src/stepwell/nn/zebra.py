@@ -33,7 +33,7 @@ class ZebraSettings:
         k: Places of each metric's list.
         alpha: Chance of the walk to stop, one a metric.
         beta: Decay of the walk, one a metric.
-        dropout: Share of places, and of the own state's hidden units, dropped in training.
+        dropout: Share of hidden units dropped in training, of the own state's and of each list's.
 
     Raises:
         InvalidValueError: If alpha and beta differ in length.
@@ -81,8 +81,8 @@ class Zebra(nn.Module):
 
     References:
         Li et al., "Zebra: When Temporal Graph Neural Networks Meet Temporal Personalized PageRank", PVLDB 16(6), 2023,
-        section 5. Differs: the own state takes part, as in the authors' code; dropout drops whole places; the memory of
-        a target is up to date whether or not it stands in a list.
+        section 5. Differs: the own state takes part, as in the authors' code; dropout drops a hidden unit of a whole
+        list; the memory of a target is up to date whether or not it stands in a list.
 
     Example:
         >>> model = Zebra(num_nodes=10, settings=ZebraSettings(k=5))
@@ -139,9 +139,9 @@ class Zebra(nn.Module):
         if self.event_dim:
             event = linear(features_of(batch, "event_feature", self.event_dim, h), by_event.contiguous())
         share = shares(level, len(s.alpha))
-        kept = nn.functional.dropout(share, s.dropout, self.training)
         clock, places = self.time.clock, places_of(level, seconds)
-        sums = weighted_sum(state, event, by_time.contiguous(), clock, places, kept)
+        sums = weighted_sum(state, event, by_time.contiguous(), clock, places, share)
+        sums = nn.functional.dropout(sums, s.dropout, self.training)
         past = linear(sums.flatten(0, 1), self.second.weight).view_as(sums)
         past = past + (share.sum(1) > 0)[..., None] * self.second.bias
         return torch.cat([own, past.flatten(1)], 1)
