@@ -73,6 +73,12 @@ _ALL = (
         ),
     ),
     Dataset(
+        "digg-reply",
+        "Replies among users of Digg, not in order of time: 30,398 nodes, 87,627 events",
+        "De Choudhury, Sundaram, John, Seligmann, Social synchrony, CSE 2009; KONECT munmun_digg_reply",
+        (File("interactions.parquet", "69bff0cda18808a926fdd507cb1ba12b9c147ae62a980d2f55d0650b700af1b1"),),
+    ),
+    Dataset(
         "bitcoin-otc",
         "Who trusts whom on Bitcoin OTC: 5,881 nodes, 35,592 ratings",
         _TRUST,
