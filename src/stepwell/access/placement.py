@@ -7,7 +7,7 @@ once without features gives one trace a family; a policy with a budget turns the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -59,6 +59,28 @@ class Placement:
     def break_even_epochs(self, saved_s: float) -> float:
         """Return after how many epochs planning has paid, if each epoch with this plan saves `saved_s` seconds."""
         return self.seconds / saved_s if saved_s > 0 else float("inf")
+
+
+def foresee_placement(
+    policy: Policy, families: Mapping[str, Family], upstream: Callable[[], Iterator[Batch]], start: int = 0
+) -> Placement:
+    """Make an epoch's batches once without features, if the policy wants to know them, and plan it.
+
+    Args:
+        policy: The policy with its budget.
+        families: The families to place.
+        upstream: Makes all batches of the epoch anew, from the first.
+        start: The batch that comes first, in a resumed epoch.
+
+    Cost:
+        One pass over the epoch's batches and `collect_traces`; nothing for an online policy.
+    """
+    begin = time.perf_counter()
+    if not policy.foresight:
+        return plan_placement(policy, families)
+    found = collect_traces(upstream(), families, counts=isinstance(policy, DensityGreedy))
+    traces = {name: trace.since(start) for name, trace in found.items()}
+    return plan_placement(policy, families, traces, seconds=time.perf_counter() - begin)
 
 
 def plan_placement(

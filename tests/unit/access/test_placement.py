@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from stepwell.access import FixedBatches, Pipeline, Recent, UniformNegatives
-from stepwell.access.placement import Family, Placement, collect_traces, families_of, named_by, plan_placement
+from stepwell.access.placement import (
+    Family,
+    Placement,
+    collect_traces,
+    families_of,
+    foresee_placement,
+    named_by,
+    plan_placement,
+)
 from stepwell.buffer import LRU, Belady, DensityGreedy, Interval, StaticHot
 from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.storage import EventLog
@@ -88,6 +96,26 @@ def test_an_online_policy_needs_no_trace_and_a_planned_one_does():
     assert sum(plan_placement(LRU(1000), FAMILIES).capacity.values()) > 0
     with pytest.raises(InvalidValueError, match="`trace` must be the trace of the epoch"):
         plan_placement(Interval("1MB"), FAMILIES)
+
+
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("policy", [Interval(9000), DensityGreedy(9000), LRU(9000)])
+def test_a_foreseen_epoch_is_planned_from_the_batch_that_comes_first(stream, policy, start):
+    asked = []
+
+    def upstream():
+        asked.append(True)
+        return iter(batches_of(stream))
+
+    placement = foresee_placement(policy, FAMILIES, upstream, start)
+    assert bool(asked) == policy.foresight
+    resident, hits = set(), 0
+    for batch in list(batches_of(stream))[start:]:
+        ids = batch.array("events")
+        hits += len(resident & set(ids.tolist()))
+        admit, evict = placement.step("event_feature", ids)
+        resident = (resident - set(evict.tolist())) | set(admit.tolist())
+    assert hits > 0
 
 
 def test_planning_pays_after_as_many_epochs_as_it_took_savings():
