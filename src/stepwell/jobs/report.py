@@ -16,6 +16,7 @@ from stepwell.core.plan import Cost
 from stepwell.evaluate import Score
 from stepwell.jobs.experiment import Experiment
 from stepwell.jobs.link_prediction import Result
+from stepwell.plan import largest_miss
 from stepwell.view import Fact, Page, Preformatted, Section, Table, Text, charts
 
 
@@ -35,6 +36,7 @@ def report_page(result: Result, experiment: Experiment, *, notes: tuple[str, ...
         experiment: Its configuration.
         notes: What happened to the data on the way in.
     """
+    miss = largest_miss(result.plan)
     sections = [
         Section("Scores", tuple(_score_table(result, index) for index in range(len(result.reports)))),
         Section("Learning curve", _curves(result)),
@@ -44,6 +46,7 @@ def report_page(result: Result, experiment: Experiment, *, notes: tuple[str, ...
             (
                 Text("Each line is a stage, above what feeds it; predicted before the run, measured in it, one epoch."),
                 Preformatted(str(result.plan), "plan of the run"),
+                *([] if miss is None else [Text(f"{str(miss).capitalize()}.")]),
             ),
         ),
         Section("Setting", (Preformatted(experiment.to_json(), "configuration of the run"),)),

@@ -111,6 +111,7 @@ class Plan:
         alternatives: All combinations that were costed, fastest first.
         planner: Who made it.
         price_per_core_hour: What a core costs; None says nothing of money.
+        about: What the data are like, as far as it matters here.
     """
 
     title: str
@@ -119,6 +120,7 @@ class Plan:
     alternatives: tuple[Alternative, ...]
     planner: Planner
     price_per_core_hour: float | None = None
+    about: str = ""
 
     @property
     def plan(self) -> PlanNode:
@@ -196,7 +198,7 @@ class Plan:
         return _grid([(*places, "seconds", "core-s", ""), *rows])
 
     def __str__(self) -> str:
-        lines = [f"{self.title}: {_total(self)}", "", str(self.tree), ""]
+        lines = [f"{self.title}: {_total(self)}", *([self.about] if self.about else []), "", str(self.tree), ""]
         width = max(len(choice.place) for choice in self.choices)
         lines += [f"{choice.place:<{width}}  {choice}" for choice in self.choices]
         found = largest_miss(self.tree)
@@ -206,7 +208,7 @@ class Plan:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the plan as a page with a bar a stage, written to `path` if one is given."""
-        lead = f"{_total(self)}."
+        lead = f"{_total(self)}. {self.about}".strip()
         page = plan_page(self.title, lead, self.tree, [_row(c) for c in self.choices], _cells(self))
         return page.html() if path is None else page.write(path).read_text()
 

@@ -62,7 +62,7 @@ def plan(
         price_per_core_hour: What a core costs; the plan then says what an epoch does.
         stages: What prepares the rows of a table (`Encode`, `Tokenise`, `DecodeImage`).
         probe: Train a copy of the model on a few real batches, which takes a few seconds and is right within some
-            percent; otherwise formulas decide, in milliseconds, and may be off by half.
+            percent; otherwise formulas decide, in milliseconds, and may be off by a factor of two.
         machine: Rates to plan for; those of this machine by default, measured once.
 
     Raises:

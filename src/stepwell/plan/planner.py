@@ -36,6 +36,7 @@ from stepwell.plan.options import (
 from stepwell.plan.predict import EPOCH, STEP, Work, epoch_of, work_of
 from stepwell.plan.probe import Probe, probe
 from stepwell.plan.reads import Reads, families_below, reads, traces_of
+from stepwell.plan.statistics import describe, duplicates
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
 from stepwell.storage.units import to_bytes
@@ -287,7 +288,16 @@ class TrainingPlanner:
         memory = "" if self.question.memory is None else f", memory {self.question.memory}"
         title = f"{self.name} on {self.log.name}, {len(self.log):,} events, {self.accuracy}{memory}"
         price = self.question.price_per_core_hour
-        return Plan(title, trees[best.names], choices, alternatives, self, price)
+        return Plan(title, trees[best.names], choices, alternatives, self, price, self._about_data())
+
+    def _about_data(self) -> str:
+        stats, setting = describe(self.log), self.setting
+        shared = duplicates(self.log, setting.batch_size, setting.hops, k=setting.k)
+        return (
+            f"{stats.num_nodes:,} nodes, the busiest 1 % in {stats.top_share:.0%} of the places; "
+            f"{stats.repeat_rate:.0%} of pairs repeat; a node is updated every {stats.update_distance:,.0f} events; "
+            f"{shared}"
+        )
 
     def _reason(
         self, place: str, i: int, best: Combination, ranked: list[Combination], costs: dict[tuple[str, ...], Cost]

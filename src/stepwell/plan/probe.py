@@ -1,8 +1,8 @@
 """What a few real batches take: the cost model's main source, because no formula knows a model or a burst.
 
-At a few places of the stream two consecutive batches are made and learnt, as in training, by a copy of the model whose
-state holds the newest event of every node before that place. Batches are made on the calling thread, stage by stage, so
-that each stage's seconds are its own. What they took in sum, over their events, times the events of the epoch, is the
+At a few places of the stream some consecutive batches are made and learnt, each once, as in training, by a copy of the
+model whose state holds the newest event of every node before that place. Batches are made on the calling thread, stage
+by stage, so that each stage's seconds are its own. What they took in sum, over their events, times the events of the epoch, is the
 prediction.
 """
 
@@ -70,8 +70,8 @@ def probe(
     batcher: Batcher,
     model: Model,
     *,
-    places: int = 4,
-    run: int = 2,
+    places: int = 5,
+    run: int = 3,
     limit_s: float = 4.0,
     device: torch.device | str = "cpu",
 ) -> Probe:
@@ -93,7 +93,7 @@ def probe(
         InvalidValueError: If the log has no events, or the model is no module.
 
     Cost:
-        `2 places run + run` steps at most, each run of batches being learnt twice, and a copy of the model.
+        `(places + 1) run` steps at most, of which the first `run` are not counted, and a copy of the model.
     """
     cuts = tuple(batcher.cuts(log, 0))
     if not cuts:
@@ -107,9 +107,9 @@ def probe(
     with torch.random.fork_rng():
         for number in _order(places):
             first = min(int((number + 0.5) / places * len(cuts)), max(0, len(cuts) - run))
-            some = cuts[first : first + run]
-            turns = [_train(build, log, some, twin, device) for _ in range(2 if found else 3)]
-            found += turns[-2:]
+            if not found:
+                _train(build, log, cuts[max(0, first - run) :][:run], twin, device)
+            found.append(_train(build, log, cuts[first : first + run], twin, device))
             if time.perf_counter() - begin > limit_s:
                 break
     return _sum(found)

@@ -131,4 +131,28 @@ def tpnet_collegemsg() -> Experiment:
     return _tpnet("collegemsg")
 
 
+@recipes.register("dyrep_wikipedia")
+def dyrep_wikipedia() -> Experiment:
+    """DyRep on jodie-wikipedia (Trivedi et al. 2019, in the form that TGN's authors compare with: one layer, ten)."""
+    return _published("jodie-wikipedia", "dyrep")
+
+
+@recipes.register("dyrep_collegemsg")
+def dyrep_collegemsg() -> Experiment:
+    """DyRep on CollegeMsg."""
+    return _published("collegemsg", "dyrep")
+
+
+@recipes.register("apan_wikipedia")
+def apan_wikipedia() -> Experiment:
+    """APAN on jodie-wikipedia (Wang et al. 2021: mail sent one hop, ten newest neighbours)."""
+    return _published("jodie-wikipedia", "apan")
+
+
+@recipes.register("apan_collegemsg")
+def apan_collegemsg() -> Experiment:
+    """APAN on CollegeMsg."""
+    return _published("collegemsg", "apan")
+
+
 __all__ = ["recipes"]

@@ -28,7 +28,17 @@ def planned(log: EventLog, tgn: TGN, here: Machine) -> Plan:
 
 def test_a_plan_prints_stages_totals_and_the_next_best_of_each_choice(planned: Plan) -> None:
     text = str(planned)
-    for word in (EPOCH, STEP, "Neighbors", "Gather", "Read", "core-hours", "at 0.1 a core-hour", "next best"):
+    for word in (
+        EPOCH,
+        STEP,
+        "Neighbors",
+        "Gather",
+        "Read",
+        "core-hours",
+        "at 0.1 a core-hour",
+        "next best",
+        "of pairs repeat",
+    ):
         assert word in text
     assert len(planned.table.splitlines()) == len(planned.alternatives) + 1
     assert sum(one.chosen for one in planned.alternatives) == 1
