@@ -43,6 +43,8 @@ from stepwell.storage.units import to_bytes
 
 WORTH = 0.03
 """Share of an epoch that another option than the usual one must save to be taken."""
+BUSY = 0.8
+"""Cores that a step on the CPU had at least, unless other processes took them; below, the plan says so."""
 TRACED = 1_000_000
 """Events, from the first on, that policies are followed over; a longer epoch is taken to go on like these."""
 PLACES = ("batches", "sampler", "placement", "prefetch")
@@ -204,7 +206,7 @@ class TrainingPlanner:
             self.machine,
             device=self.setting.device,
             why=f"{num_batches} steps of {len(self.log) / num_batches:.0f} events",
-            step_why=self._about_model(),
+            step_why=self._about_model(work.step),
         )
 
     def _placed(self, one: Combination, work: Work) -> Work:
@@ -255,9 +257,12 @@ class TrainingPlanner:
             counts[batches.name] = max(1, sum(1 for _ in batches.value.cuts(self.log, 0)))
         return cast("int", counts[batches.name])
 
-    def _about_model(self) -> str:
+    def _about_model(self, step: Cost) -> str:
         weights = sum(p.numel() for p in cast("torch.nn.Module", self.model).parameters())
         how = "a few real steps" if self.probing else "formulas"
+        share = (step.core_s or 0.0) / step.seconds if step.seconds else 1.0
+        if self.probing and self.setting.device == "cpu" and share < BUSY:
+            how += f" on a busy machine: they had {share:.0%} of a core, so wall seconds mean little"
         return f"{self.name}, {weights:,} weights; predicted from {how}"
 
     def pipeline(self, names: Mapping[str, str]) -> Pipeline:

@@ -2,8 +2,8 @@
 
 At a few places of the stream some consecutive batches are made and learnt, each once, as in training, by a copy of the
 model whose state holds the newest event of every node before that place. Batches are made on the calling thread, stage
-by stage, so that each stage's seconds are its own. What they took in sum, over their events, times the events of the epoch, is the
-prediction.
+by stage, so that each stage's seconds are its own. What they took in sum, over their events, times the events of the
+epoch, is the prediction.
 """
 
 from __future__ import annotations
