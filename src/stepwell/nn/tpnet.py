@@ -16,14 +16,14 @@ from torch import nn
 
 from stepwell.core.batch import Batch, Ids, Level
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.state import StateReader, StateWriter
 from stepwell.kernels.pair_history import NUM_FEATURES
 from stepwell.nn.linear import bias, take, weight
+from stepwell.nn.memory import MemoryState
 from stepwell.nn.mixer import MixerBlock
 from stepwell.nn.reading import column, places_of, seconds_of
 from stepwell.nn.registry import models
 from stepwell.nn.time import TimeEncoding
-from stepwell.nn.walk_stream import Queries, WalkState, WalkStream
+from stepwell.nn.walk_stream import Queries, WalkStream
 
 _SCALE = 0.25
 """Brings logarithms of counts and seconds near 1."""
@@ -53,7 +53,7 @@ class TPNetSettings:
     levels: int = 3
     decay: tuple[float, ...] = (1e-6,)
     time_dim: int = 100
-    dim: int = 64
+    dim: int = 100
     k: int = 20
     layers: int = 1
     dropout: float = 0.1
@@ -151,8 +151,8 @@ class TPNet(nn.Module):
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Return logits `[B, C]`: how likely each source meets each candidate at its time."""
-        queries = self.walks.queries(batch)
-        src, candidate = _ids(batch["src"])[:, None], _ids(batch["candidate"])
+        queries, level = self.walks.queries(batch), batch.levels_of()[0]
+        src, candidate = _ids(batch["src"])[:, None], _ids(column(level.node)[batch.tensor("candidate_row")])
         pair = self._products(queries, src, candidate)
         if self.settings.extras:
             history = torch.from_numpy(self.walks.histories(queries, src[:, 0], candidate)).to(pair)
@@ -162,7 +162,7 @@ class TPNet(nn.Module):
             self.alone(self._products(queries, candidate, candidate)),
         )
         if self.node is not None:
-            x = self._features(batch, batch.levels_of()[0])
+            x = self._features(batch, level)
             z_src = z_src + take(x, batch.tensor("src_row"))[:, None]
             z_candidate = z_candidate + take(x, batch.tensor("candidate_row"))
         if self.settings.k:
@@ -189,19 +189,13 @@ class TPNet(nn.Module):
         """Return to the state before the first event."""
         self.walks.forget()
 
-    def snapshot(self) -> WalkState:
+    def snapshot(self) -> MemoryState:
         """Return a deep copy of the state; weights are not part of it."""
         return self.walks.snapshot()
 
-    def restore(self, state: WalkState) -> None:
+    def restore(self, state: MemoryState) -> None:
         """Return to a snapshot, which stays valid."""
         self.walks.restore(state)
-
-    def save(self, writer: StateWriter) -> None:
-        self.walks.save(writer)
-
-    def load(self, reader: StateReader) -> None:
-        self.walks.load(reader)
 
     @property
     def _device(self) -> torch.device:
