@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepwell.access import Pipeline, UniformNegatives, batchers, samplers
+from stepwell.access import Gather, Pipeline, UniformNegatives, batchers, samplers
 from stepwell.access.repeat import Repeat
 from stepwell.buffer.policy import policies
 from stepwell.core.state import StateReader, StateWriter
@@ -26,7 +26,7 @@ MEMORY = 400
 AXES = {
     "batches": tuple(batchers),
     "sampler": tuple(samplers),
-    "placement": ("none", *policies),
+    "placement": ("none", *(policies if hasattr(Gather, "placement") else ())),
     "prefetch": (0, 2),
     "dedup": ("on", "off"),
 }
