@@ -1,15 +1,29 @@
-"""The stage that fetches features: once for each distinct node and event of a batch."""
+"""The stage that fetches features: once for each distinct node and event of a batch.
+
+With a placement, rows that will be needed again stay in memory within its budget, and the others are read from the
+log's files with many requests at once. The stage then runs ahead of the model in the order of the batches, so what a
+batch misses is read while the one before it is trained.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
+
 from stepwell.access.neighbors import expected_distinct, expected_events
+from stepwell.access.placement import Placement, families_of, foresee_placement, plan_placement
+from stepwell.buffer.policy import Policy
+from stepwell.buffer.tiers import Array, Tier, TierCounts, TieredStore
 from stepwell.core import Batch, Cost, Ids, Machine, Statistics
 from stepwell.core.shapes import Accuracy
 from stepwell.kernels import gather_rows
 from stepwell.storage import EventLog
+from stepwell.storage.row_reads import DiskRows
+from stepwell.storage.units import to_bytes
 
 _CALL_S = 2e-5  # two kernel calls
 
@@ -22,13 +36,16 @@ class Gather:
     them in place by `Level.event_row` after they have projected the distinct rows.
 
     Args:
-        log: The log; memory-mapped features are read by row.
+        log: The log; without a placement, memory-mapped features are read by row.
+        placement: Which rows stay in memory, and within how many bytes; None: all are read where the log has them.
 
     Cost:
         O((E + N) F) bytes for E distinct events and N distinct nodes, parallel, without the interpreter lock.
     """
 
     log: EventLog
+    placement: Policy | None = None
+    _tiers: _Tiers = field(default_factory=lambda: _Tiers(), init=False, repr=False, compare=False)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -43,13 +60,13 @@ class Gather:
 
     @property
     def reads(self) -> frozenset[str]:
-        """No state."""
-        return frozenset()
+        """Who is resident, if there is a placement."""
+        return frozenset() if self.placement is None else frozenset({"placement"})
 
     @property
     def writes(self) -> frozenset[str]:
-        """No state."""
-        return frozenset()
+        """Who is resident, if there is a placement."""
+        return frozenset() if self.placement is None else frozenset({"placement"})
 
     @property
     def accuracy(self) -> Accuracy:
@@ -63,14 +80,31 @@ class Gather:
     def __str__(self) -> str:
         return f"Gather({', '.join(sorted(self.gives)) or 'nothing'})"
 
+    @property
+    def counts(self) -> Mapping[str, TierCounts]:
+        """What the tier of each family did so far; empty without a placement or before the first epoch."""
+        return {name: store.counts[0] for name, store in self._tiers.stores.items()}
+
+    def foresee(self, epoch: int, upstream: Callable[[], Iterator[Batch]], start: int = 0) -> None:
+        """Plan who stays during an epoch and begin it with empty tiers.
+
+        Cost:
+            One pass over the epoch's batches without features, if the policy wants to know them.
+        """
+        if self.placement is not None:
+            self._tiers.begin(self.log, foresee_placement(self.placement, families_of(self.log), upstream, start))
+
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the features."""
-        events, nodes = self.log.event_feature, self.log.node_feature
+        if self.placement is not None and not self._tiers.stores and not self.placement.foresight:
+            self._tiers.begin(self.log, plan_placement(self.placement, families_of(self.log)))
         fields: dict[str, object] = {}
-        if events is not None:
-            fields["event_feature"] = gather_rows(events, cast("Ids", batch.array("events")))
-        if nodes is not None:
-            fields["node_feature"] = gather_rows(nodes, cast("Ids", batch.array("nodes")))
+        for name, ids in (("event_feature", "events"), ("node_feature", "nodes")):
+            table = self.log.event_feature if name == "event_feature" else self.log.node_feature
+            if table is not None:
+                rows = cast("Ids", batch.array(ids))
+                store = self._tiers.stores.get(name)
+                fields[name] = gather_rows(table, rows) if store is None else store.gather(rows)
         return batch.give(**fields)
 
     def cost(self, stats: Statistics, machine: Machine) -> Cost:
@@ -85,4 +119,44 @@ class Gather:
             nodes = calls * expected_distinct(targets + events, stats.num_nodes)
             rows = max(rows, nodes)
             size_bytes += nodes * 4 * self.log.node_feature.shape[1]
-        return Cost(rows=rows, size_bytes=size_bytes, seconds=size_bytes / machine.gather_bytes_per_s + calls * _CALL_S)
+        seconds = size_bytes / machine.gather_bytes_per_s + calls * _CALL_S
+        return Cost(rows=rows, size_bytes=size_bytes, seconds=seconds, hit_rate=self._hit_rate())
+
+    def _hit_rate(self) -> float | None:
+        """Return the share that the latest epoch found, or before any the share of all rows that fits."""
+        if self.placement is None:
+            return None
+        counts = self.counts.values()
+        asked = sum(count.hits + count.misses for count in counts)
+        if asked:
+            return sum(count.hits for count in counts) / asked
+        total = sum(family.num_rows * family.row_bytes for family in families_of(self.log).values())
+        return min(1.0, to_bytes(self.placement.memory, "memory") / max(1, total))
+
+
+@dataclass(slots=True)
+class _Tiers:
+    """The stores of one stage, by family."""
+
+    stores: dict[str, TieredStore] = field(default_factory=dict)
+
+    def begin(self, log: EventLog, placed: Placement) -> None:
+        """Empty the tiers and let the placement decide who enters."""
+        for name, replacement in placed.tiers.items():
+            tier = [Tier(placed.capacity[name], replacement)]
+            if name in self.stores:
+                self.stores[name].begin(tier)
+            else:
+                table = log.event_feature if name == "event_feature" else log.node_feature
+                self.stores[name] = TieredStore(_backing(cast("Array", table)), tier)
+
+
+def _backing(table: Array) -> DiskRows | Array:
+    """Return the file behind a table that is a whole memory map, else the table itself."""
+    mapped: object = table
+    while isinstance(mapped, np.ndarray) and not isinstance(mapped.base, mmap.mmap):
+        mapped = mapped.base
+    if not isinstance(mapped, np.memmap) or mapped.filename is None:
+        return table
+    layout = [(a.shape, a.dtype, a.strides, a.ctypes.data) for a in (table, mapped)]
+    return DiskRows.of_memmap(mapped, direct=True) if layout[0] == layout[1] and table.flags.c_contiguous else table

@@ -139,7 +139,7 @@ class TieredStore:
         InvalidValueError: If a capacity is negative or a tier below the first lies on a device.
 
     Cost:
-        A gather copies each distinct row once a tier that it passes. 5 bytes a row of the family and tier for bookkeeping.
+        A gather copies each distinct row once a tier that it passes. 4 bytes a row of the family and tier.
     """
 
     def __init__(self, backing: Backing | Array, tiers: Sequence[Tier]) -> None:

@@ -74,9 +74,7 @@ def apply_moves(
     slots, places = np.empty(len(admit), np.int32), np.empty(len(admit), np.int64)
     for i in range(len(admit)):
         if slot[admit[i]] > -2 or num_free[0] == 0:
-            raise ValueError(
-                "A replacement admitted a row that the batch did not miss, or more than there is room for."
-            )
+            raise ValueError("A replacement admitted a row that the batch did not miss, or more than fit.")
         num_free[0] -= 1
         at = free[num_free[0]]
         places[i], slots[i] = -2 - slot[admit[i]], at
