@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stepwell import kernels as kernels
+    from stepwell.access import TPPR as TPPR
+    from stepwell.access import AdaptiveBatches as AdaptiveBatches
     from stepwell.access import FixedBatches as FixedBatches
     from stepwell.access import HistoricalNegatives as HistoricalNegatives
     from stepwell.access import Pipeline as Pipeline
@@ -24,13 +26,23 @@ if TYPE_CHECKING:
     from stepwell.access.dense import DecodeImage as DecodeImage
     from stepwell.access.dense import Encode as Encode
     from stepwell.access.dense import Tokenise as Tokenise
+    from stepwell.buffer import LRU as LRU
+    from stepwell.buffer import SIEVE as SIEVE
+    from stepwell.buffer import Belady as Belady
+    from stepwell.buffer import DensityGreedy as DensityGreedy
+    from stepwell.buffer import Interval as Interval
+    from stepwell.buffer import StaticHot as StaticHot
     from stepwell.evaluate import check_leak as check_leak
     from stepwell.jobs import link_prediction as link_prediction
     from stepwell.jobs import node_classification as node_classification
+    from stepwell.nn import APAN as APAN
     from stepwell.nn import JODIE as JODIE
     from stepwell.nn import TGAT as TGAT
     from stepwell.nn import TGN as TGN
+    from stepwell.nn import DyRep as DyRep
     from stepwell.nn import GraphMixer as GraphMixer
+    from stepwell.nn import TPNet as TPNet
+    from stepwell.nn import Zebra as Zebra
     from stepwell.storage import EventLog as EventLog
     from stepwell.storage import Lake as Lake
     from stepwell.storage import open as open
@@ -39,6 +51,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "access": (
+        "TPPR",
+        "AdaptiveBatches",
         "FixedBatches",
         "HistoricalNegatives",
         "Pipeline",
@@ -50,39 +64,53 @@ _HOME = {
         "Window",
     ),
     "access.dense": ("CachedRows", "DecodeImage", "Encode", "Tokenise"),
+    "buffer": ("LRU", "SIEVE", "Belady", "DensityGreedy", "Interval", "StaticHot"),
     "evaluate": ("check_leak",),
     "jobs": ("link_prediction", "node_classification"),
-    "nn": ("JODIE", "TGAT", "TGN", "GraphMixer"),
+    "nn": ("APAN", "JODIE", "TGAT", "TGN", "DyRep", "GraphMixer", "TPNet", "Zebra"),
     "storage": ("EventLog", "Lake", "open"),
 }
 _PACKAGE = {name: package for package, names in _HOME.items() for name in names}
 _SUBPACKAGES = frozenset({*_HOME, "core", "datasets", "kernels", "plan", "recipes", "testing", "train", "view"})
 
 __all__ = [
+    "APAN",
     "JODIE",
+    "LRU",
+    "SIEVE",
     "TGAT",
     "TGN",
+    "TPPR",
+    "AdaptiveBatches",
+    "Belady",
     "CachedRows",
     "DecodeImage",
+    "DensityGreedy",
+    "DyRep",
     "Encode",
     "EventLog",
     "FixedBatches",
     "GraphMixer",
     "HistoricalNegatives",
+    "Interval",
     "Lake",
     "Pipeline",
     "Recent",
     "Shuffled",
+    "StaticHot",
+    "TPNet",
     "TimeBatches",
     "Tokenise",
     "Uniform",
     "UniformNegatives",
     "Window",
+    "Zebra",
     "check_leak",
     "kernels",
     "link_prediction",
     "node_classification",
     "open",
+    "plan",
 ]
 
 

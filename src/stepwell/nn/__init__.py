@@ -9,6 +9,8 @@ from stepwell.nn.registry import models
 from stepwell.nn.tgat import TGAT, TGATSettings
 from stepwell.nn.tgn import TGN, TGNSettings
 from stepwell.nn.tpnet import TPNet, TPNetSettings
+from stepwell.nn.tppr_ranker import TPPRRanker
+from stepwell.nn.zebra import Zebra, ZebraSettings
 
 __all__ = [
     "APAN",
@@ -28,5 +30,8 @@ __all__ = [
     "TGNSettings",
     "TPNet",
     "TPNetSettings",
+    "TPPRRanker",
+    "Zebra",
+    "ZebraSettings",
     "models",
 ]
