@@ -128,7 +128,7 @@ def test_gradients_reach_the_updaters_weights_for_the_partners_neighbourhood():
     for batch in batches:
         model.observe(batch)
         model.memory.memory[:] = torch.randn(NODES, 4)
-    model.score(batches[2]).sum().backward()
+    model.embed(batches[2]).pow(2).sum().backward()
     around = slice(4 + 4 + 1, 4 + 4 + 1 + 4)
     assert model.memory.pending_feature[:, 1:].any()
     assert model.memory.input.grad[:, around].any()
