@@ -7,6 +7,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # counts only before the first import of Triton
 
 hypothesis.settings.register_profile("stepwell", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.load_profile("stepwell")

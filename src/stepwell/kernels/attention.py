@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from stepwell.kernels.gpu import has_triton
 from stepwell.kernels.products import is_native
 from stepwell.kernels.smooth import cosine, sine
 from stepwell.kernels.threads import launch
@@ -58,7 +59,7 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention-weighted sums of raw rows, and the sums of the weights.
 
-    Same bits for any number of threads on the CPU.
+    Same bits for any number of threads on the CPU; on a device with Triton one kernel each way (`kernels.gpu`).
 
     Args:
         u: Queries carried back through the key projection, float32 `[U, H, P]`.
@@ -76,6 +77,11 @@ def attend(
         O(U K H P) multiplications, forward and twice that backward; 2 U K H floats of memory beside
         the results; the time encoding is never stored.
     """
+    if u.is_cuda and has_triton():
+        from stepwell.kernels.gpu import attention as fused
+
+        if fused.fits(u, h, clock, x, places):
+            return fused.attend(u, h, clock, x, places, scale, keep)
     if not is_native(u):
         return attend_reference(u, h, clock, x, places, scale, keep)
     return _Attend.apply(u, h, *clock, x, *places, scale, keep)  # type: ignore[no-untyped-call]
