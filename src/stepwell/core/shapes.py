@@ -34,11 +34,11 @@ class Source(Protocol):
 class Stage(Protocol):
     """One box of a plan: frozen, cheap to build, printable.
 
-    `needs` and `gives` name batch fields; order and gaps are checked before the first batch. `reads` and
-    `writes` name state (memory, mail, lists). A stage that touches none may run ahead of the model, on any thread. One
-    whose state is written by stages alone (a tier, a plan) runs ahead too, batch after batch. One that reads what no
-    stage writes reads the model's state, and waits for the model. `accuracy` says whether values stay the `same`, differ within a stated bound (`bounded`), or the training is another,
-    equally valid one (`changed`).
+    `needs` and `gives` name batch fields; order and gaps are checked before the first batch. `reads` and `writes` name
+    state (memory, mail, lists). A stage that touches none may run ahead of the model, on any thread. One whose state is
+    written by stages alone (a tier, a plan) runs ahead too, batch after batch. One that reads what no stage writes
+    reads the model's state, and waits for the model. `accuracy` says whether values stay the `same`, differ within a
+    stated bound (`bounded`), or the training is another, equally valid one (`changed`).
     """
 
     @property

@@ -6,11 +6,17 @@ keep the disk's queue full.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit, types
 
-_pread = types.ExternalFunction("pread", types.int64(types.int32, types.uintp, types.uintp, types.int64))
-_pwrite = types.ExternalFunction("pwrite", types.int64(types.int32, types.uintp, types.uintp, types.int64))
+_pread: Callable[..., int] = types.ExternalFunction(
+    "pread", types.int64(types.int32, types.uintp, types.uintp, types.int64)
+)
+_pwrite: Callable[..., int] = types.ExternalFunction(
+    "pwrite", types.int64(types.int32, types.uintp, types.uintp, types.int64)
+)
 
 
 @njit(cache=True, nogil=True)
@@ -99,7 +105,9 @@ def read_runs(
     for run in range(part, len(start), parts):
         needed, got = min(stop[run], end) - start[run], 0
         while got < needed:
-            done = _pread(fd, buffer.ctypes.data + got, stop[run] - start[run] - got, start[run] + got)
+            done = _pread(  # type: ignore[call-overload]
+                fd, buffer.ctypes.data + got, stop[run] - start[run] - got, start[run] + got
+            )
             if done <= 0:
                 return run
             got += done
@@ -123,7 +131,7 @@ def write_runs(fd: int, rows: np.ndarray, values: np.ndarray, row_bytes: int, of
             end += 1
         size, done = (end - begin) * row_bytes, 0
         while done < size:
-            wrote = _pwrite(
+            wrote = _pwrite(  # type: ignore[call-overload]
                 fd, values.ctypes.data + begin * row_bytes + done, size - done, offset + rows[begin] * row_bytes + done
             )
             if wrote <= 0:
