@@ -105,9 +105,7 @@ def read_runs(
     for run in range(part, len(start), parts):
         needed, got = min(stop[run], end) - start[run], 0
         while got < needed:
-            done = _pread(  # type: ignore[call-overload]
-                fd, buffer.ctypes.data + got, stop[run] - start[run] - got, start[run] + got
-            )
+            done = _pread(fd, buffer.ctypes.data + got, stop[run] - start[run] - got, start[run] + got)
             if done <= 0:
                 return run
             got += done
@@ -131,7 +129,7 @@ def write_runs(fd: int, rows: np.ndarray, values: np.ndarray, row_bytes: int, of
             end += 1
         size, done = (end - begin) * row_bytes, 0
         while done < size:
-            wrote = _pwrite(  # type: ignore[call-overload]
+            wrote = _pwrite(
                 fd, values.ctypes.data + begin * row_bytes + done, size - done, offset + rows[begin] * row_bytes + done
             )
             if wrote <= 0:
