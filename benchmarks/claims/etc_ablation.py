@@ -28,8 +28,8 @@ CLAIMS = [
     Claim(
         "etc_adaptive_ap",
         "1-hop TGN on the first 40,000 events of jodie-wikipedia without features, two epochs of the first 32,000, "
-        "five seeds: mean test AP with adaptive batches minus that with as many fixed batches of equal size, evaluated in "
-        "fixed batches of 200",
+        "five seeds: mean test AP with adaptive batches minus that with as many fixed batches of equal size, evaluated "
+        "in fixed batches of 200",
         -0.3,
         "AP x 100",
     ),
