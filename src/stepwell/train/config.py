@@ -22,6 +22,8 @@ class LoopConfig:
         pooling: Which form of it decides: over all answers ("pooled"), or the mean over batches ("batches").
         seed: Seeds torch (dropout), NumPy and Python while the loop runs; the caller's generators are given back.
         save_every: Batches between checkpoints inside an epoch; None saves after each epoch only.
+        graphed: Replay steps as CUDA graphs (`train.graphed`). Without a CUDA device, or where a step cannot be
+            recorded, steps are eager and the reason is logged.
 
     Raises:
         InvalidValueError: If a value is outside its range.
@@ -37,6 +39,7 @@ class LoopConfig:
     pooling: str = "pooled"
     seed: int = 0
     save_every: int | None = None
+    graphed: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1:

@@ -25,6 +25,7 @@ from stepwell.core.shapes import Model
 from stepwell.core.state import Json, StateReader, StateWriter, read_state, state_exists, write_state
 from stepwell.evaluate import Evaluation, Report
 from stepwell.train.config import LoopConfig
+from stepwell.train.graphed import GraphedStep
 from stepwell.train.losses import Losses, link_loss
 from stepwell.train.state import (
     Epoch,
@@ -134,6 +135,7 @@ class Loop:
         self._best: StateReader | None = None
         self._reports: list[Report] = []
         self._losses = Losses(_device_of(model))
+        self._graphed = GraphedStep(self._gradients, model, self._optimizer) if self.config.graphed else None
 
     def fit(self, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Result:
         """Train until the epochs are over or patience is.
@@ -228,7 +230,7 @@ class Loop:
             _log.info("continuing at epoch %d, batch %d", self.state.epoch + 1, self.state.batch)
 
     def _check_settings(self, saved: dict[str, Json]) -> None:
-        free = {"epochs", "patience", "save_every"}
+        free = {"epochs", "patience", "save_every", "graphed"}
         now = cast("dict[str, Json]", asdict(self.config))
         other = [
             f"{name}: {saved.get(name)!r}, now {now[name]!r}"
@@ -263,6 +265,19 @@ class Loop:
     def step(self, batch: Batch) -> None:
         """Learn one batch: score, differentiate, observe with the parameters that scored, then change them."""
         state = self.state
+        graphed = None if self._graphed is None else self._graphed(batch)
+        loss = self._gradients(batch) if graphed is None else graphed
+        state.batch += 1
+        state.step += 1
+        state.num_events += len(batch)
+        self._losses.add(loss)
+        if self._losses.full:
+            state.loss += self._losses.flush(state.epoch, state.batch)
+        if graphed is None:
+            self._optimizer.step()
+
+    def _gradients(self, batch: Batch) -> torch.Tensor:
+        """Do all of a step but the optimiser's part, and return the loss."""
         self._optimizer.zero_grad(set_to_none=True)
         loss = self.objective(self.model, batch)
         if loss.requires_grad:
@@ -271,13 +286,7 @@ class Loop:
             self.model.observe(batch)
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._module.parameters(), self.config.clip)
-        state.batch += 1
-        state.step += 1
-        state.num_events += len(batch)
-        self._losses.add(loss)
-        if self._losses.full:
-            state.loss += self._losses.flush(state.epoch, state.batch)
-        self._optimizer.step()
+        return loss
 
     def _note(self, task: Task) -> None:
         state = self.state
@@ -356,7 +365,10 @@ def _adam(model: torch.nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     if not parameters:
         raise InvalidValueError("model", type(model).__name__, "a module with parameters to train")
     fused = all(parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-    return torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    recordable = config.graphed and all(parameter.is_cuda for parameter in parameters)
+    return torch.optim.Adam(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused, capturable=recordable
+    )
 
 
 def _device_of(model: torch.nn.Module) -> torch.device:

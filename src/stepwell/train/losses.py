@@ -22,8 +22,24 @@ def link_loss(model: Model, batch: Batch) -> torch.Tensor:
     loss = binary_cross_entropy_with_logits(logits[:, 0], torch.ones_like(logits[:, 0]))
     if logits.shape[1] == 1:
         return loss
-    others, valid = logits[:, 1:], batch.tensor("candidate")[:, 1:] >= 0
-    return loss + binary_cross_entropy_with_logits(others[valid], torch.zeros_like(others[valid]))
+    return loss + mean_of_false(logits[:, 1:], batch.tensor("candidate")[:, 1:] >= 0)
+
+
+def mean_of_false(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of calling the valid ones false; on a device without waiting to count them."""
+    if not logits.is_cuda:
+        others = logits[valid]
+        return binary_cross_entropy_with_logits(others, torch.zeros_like(others))
+    return masked_mean_of_false(logits, valid)
+
+
+def masked_mean_of_false(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Compute what `mean_of_false` does in tensors whose shapes do not depend on what is valid."""
+    zeros = torch.zeros_like(logits)
+    summed = binary_cross_entropy_with_logits(
+        torch.where(valid, logits, zeros), zeros, valid.to(logits), reduction="sum"
+    )
+    return summed / valid.sum()
 
 
 class DivergedError(StepwellError, ArithmeticError):
