@@ -67,7 +67,8 @@ wheel: $(VENV)/.ready-dev ## Build the wheel and import it outside the repositor
 bench: $(VENV)/.ready-dev ## List the claims; CLAIM=<name> reruns one, QUICK=1 on a slice
 	$(BIN)/python -m benchmarks $(CLAIM) $(if $(QUICK),--quick)
 
-figures: $(VENV)/.ready-dev ## Write the benchmark figures into README and docs
+figures: $(VENV)/.ready-dev ## Draw what was measured, and write it into README and docs
+	$(BIN)/python -m benchmarks.plots
 	$(BIN)/python -m benchmarks.render
 
 clean: ## Remove what was built, but not the environment

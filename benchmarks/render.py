@@ -1,6 +1,8 @@
 """Writes what was measured into README and docs, between two marks; nobody types a figure by hand.
 
-`python -m benchmarks.render` rewrites the blocks; with `--check` it only says whether they are current.
+`python -m benchmarks.render` rewrites the blocks; with `--check` it only says whether they are current. README and the
+page of measurements hold all claims; any other page may hold the claims of a topic, named by patterns in the opening
+mark, as in `<!-- claims:begin etc_* santa_* -->`, and drawn figures, as in `<!-- figure:begin mrd_hits -->`.
 """
 
 from __future__ import annotations
@@ -8,15 +10,18 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
 from benchmarks.harness import claims, read_result
+from benchmarks.plots import FOLDER, plots
 
 Record: TypeAlias = Mapping[str, object]
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+DETAILS = "docs/reference/measurements.md"
+BLOCK = re.compile(r"<!-- (claims|figure):begin( [\w* -]*?)? -->.*?<!-- \1:end -->", re.DOTALL)
 
 
 def records() -> list[Record]:
@@ -110,24 +115,54 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-PAGES: dict[str, Callable[[list[Record]], str]] = {"README.md": table, "docs/reference/measurements.md": details}
+def rendered(text: str, found: list[Record], write: Callable[[list[Record]], str] = table) -> str:
+    """Return a page with what stands between its marks written anew.
+
+    Args:
+        text: The page.
+        found: All records.
+        write: How its claims are written.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        kind, names = match[1], (match[2] or "").split()
+        if kind == "figure":
+            inside = "\n\n".join(_figure_of(name) for name in names)
+        else:
+            inside = write([one for one in found if not names or _named(one, names)])
+        return f"<!-- {kind}:begin{match[2] or ''} -->\n\n{inside}\n\n<!-- {kind}:end -->"
+
+    return BLOCK.sub(block, text)
 
 
-def rendered(text: str, block: str) -> str:
-    """Return `text` with what stands between the marks replaced by `block`."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"The page has no block between {BEGIN} and {END}.")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n\n{END}", text)
+def _named(one: Record, patterns: list[str]) -> bool:
+    return any(fnmatchcase(str(one["claim"]), pattern) for pattern in patterns)
+
+
+def _figure_of(pattern: str) -> str:
+    """Return the figures of this name that were drawn, each above what it shows."""
+    lines = []
+    for name, plot in plots().items():
+        found = plot.found() if fnmatchcase(name, pattern) and (FOLDER / f"{name}.svg").exists() else None
+        if found is not None:
+            said = plot.said(found)
+            lines.append(f"![{said}](figures/{name}.svg)\n\n*{said}*")
+    return "\n\n".join(lines) or "Not measured yet."
+
+
+def pages() -> list[Path]:
+    """Return the pages with such blocks."""
+    docs = (page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)
+    return [page for page in (ROOT / "README.md", *sorted(docs)) if BLOCK.search(page.read_text())]
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Write the blocks of all pages, or with `--check` say which are not current."""
     check = "--check" in (sys.argv[1:] if arguments is None else arguments)
     found, stale = records(), []
-    for name, write in PAGES.items():
-        path = ROOT / name
-        old = path.read_text()
-        new = rendered(old, write(found))
+    for path in pages():
+        name, old = path.relative_to(ROOT).as_posix(), path.read_text()
+        new = rendered(old, found, details if name == DETAILS else table)
         if new != old:
             stale.append(name)
             if not check:

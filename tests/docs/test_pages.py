@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import stepwell
-from benchmarks import render
+from benchmarks import plots, render
 from stepwell.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +69,11 @@ def test_every_make_target_of_a_page_exists():
 
 def test_the_figures_of_readme_and_docs_are_those_of_the_records(capsys):
     assert render.main(["--check"]) == 0, "run `make figures`"
+
+
+def test_the_drawn_figures_are_those_of_the_records(capsys):
+    pytest.importorskip("matplotlib", reason="figures are drawn with the extra bench")
+    assert plots.main(["--check"]) == 0, "run `make figures`"
 
 
 def test_every_concepts_page_ends_with_what_it_does_not_do():

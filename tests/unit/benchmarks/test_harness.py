@@ -68,11 +68,18 @@ def test_a_quick_run_never_replaces_a_full_one(folder):
     assert harness.read_result("speed")["measured"] == 3.0
 
 
-def test_only_the_marked_block_of_a_page_is_rewritten():
-    page = f"before\n{render.BEGIN}\nold\n{render.END}\nafter\n"
-    assert render.rendered(page, "new") == f"before\n{render.BEGIN}\n\nnew\n\n{render.END}\nafter\n"
-    with pytest.raises(ValueError, match="no block"):
-        render.rendered("no marks", "new")
+def test_only_the_marked_blocks_of_a_page_are_rewritten():
+    page = "before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n"
+    new = render.rendered(page, [], lambda found: "new")
+    assert new == "before\n<!-- claims:begin -->\n\nnew\n\n<!-- claims:end -->\nafter\n"
+    assert render.rendered("no marks", [], lambda found: "new") == "no marks"
+
+
+def test_a_block_that_names_claims_holds_these_alone():
+    found = [{"claim": name} for name in ("etc_rate", "etc_counts", "santa_event", "mrd_optimal")]
+    page = "<!-- claims:begin etc_* mrd_optimal -->\n<!-- claims:end -->"
+    new = render.rendered(page, found, lambda some: " ".join(one["claim"] for one in some))
+    assert new == "<!-- claims:begin etc_* mrd_optimal -->\n\netc_rate etc_counts mrd_optimal\n\n<!-- claims:end -->"
 
 
 def test_every_claim_has_a_name_of_its_own_and_a_known_unit():
