@@ -1,11 +1,17 @@
-"""Saved state: tensors as safetensors, the rest as JSON, in one folder written atomically. Never pickle."""
+"""Saved state: tensors as safetensors, large files as they are, the rest as JSON, in one folder written atomically.
+
+Never pickle.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import tempfile
 import uuid
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -15,18 +21,20 @@ import torch
 
 from stepwell.core.errors import CheckpointError
 
+_CHUNK = 4 << 20
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
 class StateWriter:
-    """Collects named tensors and JSON values, nested by `child`; `write_state` makes them a folder."""
+    """Collects named tensors, files and JSON values, nested by `child`; `write_state` makes them a folder."""
 
-    def __init__(self, prefix: str = "", root: StateWriter | None = None) -> None:
+    def __init__(self, prefix: str = "", root: StateWriter | None = None, folder: Path | None = None) -> None:
         self._prefix = prefix
         self._root = root or self
         if root is None:
             self.tensors: dict[str, torch.Tensor] = {}
             self.values: dict[str, Json] = {}
+            self._folder = folder
 
     def tensor(self, name: str, value: torch.Tensor | np.ndarray) -> None:
         """Record a tensor or array under `name` (copied now, so later changes do not show)."""
@@ -37,16 +45,39 @@ class StateWriter:
         """Record a JSON value under `name`."""
         self._root.values[self._prefix + name] = value
 
+    def file(self, name: str, path: Path) -> None:
+        """Record a file under `name`: copied now, past the memory of the process; holes stay holes."""
+        copy_file(path, self._root._place() / _file_name(self._prefix + name))
+
+    def _place(self) -> Path:
+        """Return where files go: the folder that is written, or one that lives as long as the writer."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="stepwell-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return self._folder
+
     def child(self, name: str) -> StateWriter:
         """Return a writer whose names stand below `name`."""
         return StateWriter(f"{self._prefix}{name}/", self._root)
+
+    def reader(self) -> StateReader:
+        """Return what was recorded, without writing it."""
+        return StateReader(self._root.tensors, self._root.values, folder=self._root._folder, owner=self._root)
 
 
 class StateReader:
     """Gives back what a `StateWriter` recorded."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor], values: dict[str, Json], prefix: str = "") -> None:
+    def __init__(
+        self,
+        tensors: dict[str, torch.Tensor],
+        values: dict[str, Json],
+        prefix: str = "",
+        folder: Path | None = None,
+        owner: object = None,
+    ) -> None:
         self._tensors, self._values, self._prefix = tensors, values, prefix
+        self._folder, self._owner = folder, owner
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the tensor recorded under `name`."""
@@ -66,6 +97,13 @@ class StateReader:
                 f"The checkpoint has no value {self._prefix + name!r}; was it made by another version?"
             ) from None
 
+    def file(self, name: str) -> Path:
+        """Return the file recorded under `name`; it must not be changed."""
+        path = None if self._folder is None else self._folder / _file_name(self._prefix + name)
+        if path is None or not path.is_file():
+            raise CheckpointError(f"The checkpoint has no file {self._prefix + name!r}; was it made by another model?")
+        return path
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors below this reader, by their names from here."""
         cut = len(self._prefix)
@@ -79,7 +117,7 @@ class StateReader:
 
     def child(self, name: str) -> StateReader:
         """Return a reader of the names below `name`."""
-        return StateReader(self._tensors, self._values, f"{self._prefix}{name}/")
+        return StateReader(self._tensors, self._values, f"{self._prefix}{name}/", self._folder, self._owner)
 
 
 def write_state(folder: Path, record: Callable[[StateWriter], None]) -> None:
@@ -90,12 +128,12 @@ def write_state(folder: Path, record: Callable[[StateWriter], None]) -> None:
     """
     from safetensors.torch import save_file
 
-    writer = StateWriter()
-    record(writer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     aside.mkdir()
     try:
+        writer = StateWriter(folder=aside)
+        record(writer)
         save_file(writer.tensors, aside / "tensors.safetensors")
         (aside / "values.json").write_text(json.dumps(writer.values))
         for path in (*aside.iterdir(), aside):
@@ -133,7 +171,7 @@ def read_state(folder: Path) -> StateReader:
         raise CheckpointError(f"No checkpoint at {folder}: {error}. Train first, or pass another folder.") from error
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"The checkpoint at {folder} is torn: {error}. Use an older one.") from error
-    return StateReader(tensors, values)
+    return StateReader(tensors, values, folder=folder)
 
 
 def state_exists(folder: Path) -> bool:
@@ -148,3 +186,38 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, holes as holes, a few megabytes at a time.
+
+    Raises:
+        CheckpointError: If it cannot be read, or there is no room.
+    """
+    try:
+        with source.open("rb", buffering=0) as old, target.open("wb", buffering=0) as new:
+            size = os.fstat(old.fileno()).st_size
+            new.truncate(size)
+            end = 0
+            while (begin := _next_data(old.fileno(), end)) < size:
+                end = os.lseek(old.fileno(), begin, os.SEEK_HOLE)
+                for at in range(begin, end, _CHUNK):
+                    part = os.pread(old.fileno(), min(_CHUNK, end - at), at)
+                    if os.pwrite(new.fileno(), part, at) < min(_CHUNK, end - at):
+                        raise OSError(errno.EIO, "a part was left out")
+    except OSError as error:
+        raise CheckpointError(f"{source} could not be copied to {target}: {error}. Make room, or mend it.") from error
+
+
+def _next_data(file: int, at: int) -> int:
+    """Return where data begin at or after a place; the end of the file if only a hole follows."""
+    try:
+        return os.lseek(file, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return os.fstat(file).st_size
+
+
+def _file_name(name: str) -> str:
+    return "file." + name.replace("/", ".")

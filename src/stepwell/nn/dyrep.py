@@ -16,6 +16,7 @@ from stepwell.nn.linear import take
 from stepwell.nn.memory import MemoryState, NodeMemory, Recalled
 from stepwell.nn.reading import column, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.stored_memory import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 
@@ -49,6 +50,7 @@ class DyRep(nn.Module):
         event_dim: Width of the event features, 0 if there are none.
         node_dim: Width of the node features, 0 if there are none; they are projected and added to the memory.
         settings: Widths.
+        store: Where the node memory goes if it is larger than host memory.
 
     References:
         Trivedi et al., "DyRep: Learning Representations over Dynamic Graphs", ICLR 2019, in the form of Rossi et al.,
@@ -57,12 +59,17 @@ class DyRep(nn.Module):
     """
 
     def __init__(
-        self, num_nodes: int, event_dim: int = 0, node_dim: int = 0, settings: DyRepSettings | None = None
+        self,
+        num_nodes: int,
+        event_dim: int = 0,
+        node_dim: int = 0,
+        settings: DyRepSettings | None = None,
+        store: OutOfCore | None = None,
     ) -> None:
         super().__init__()
         s = settings or DyRepSettings()
         self.settings, self.event_dim, self.node_dim = s, event_dim, node_dim
-        self.memory = NodeMemory(num_nodes, s.dim, event_dim + s.dim, TimeEncoding(s.time_dim), "rnn")
+        self.memory = NodeMemory(num_nodes, s.dim, event_dim + s.dim, TimeEncoding(s.time_dim), "rnn", store=store)
         self.node = nn.Linear(node_dim, s.dim, bias=False) if node_dim else None
         self.decoder = MergeDecoder(s.dim)
         self._kept: _Kept | None = None
@@ -115,11 +122,8 @@ class DyRep(nn.Module):
         self.memory.write(end, Recalled(recalled.row[row], recalled.last_update[row]))
         around = self._around(batch, recalled.row, target)
         own = batch.tensor("own_feature") if self.event_dim else around.new_zeros(len(src), 0)
-        self.memory.post(src, dst, batch.tensor("time"), torch.cat([own.to(around), around[:, 1]], 1))
-        nodes, place = torch.unique(end, return_inverse=True)
-        each = torch.arange(len(end), device=end.device)
-        last = torch.zeros_like(nodes).scatter_reduce_(0, place, each, "amax", include_self=False)
-        self.memory.pending_feature[nodes, self.event_dim :] = around.flip(1).flatten(0, 1)[last]
+        both = own.to(around)[:, None].expand(-1, 2, -1)
+        self.memory.post(src, dst, batch.tensor("time"), torch.cat([both, around.flip(1)], 2))
 
     def forget(self) -> None:
         """Return to the state before the first event."""

@@ -16,6 +16,7 @@ from stepwell.nn.memory import MemoryState, NodeMemory
 from stepwell.nn.projection import TimeProjection
 from stepwell.nn.reading import column, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.stored_memory import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 
@@ -44,6 +45,7 @@ class JODIE(nn.Module):
         event_dim: Width of the event features, 0 if there are none.
         node_dim: Width of the node features, 0 if there are none; they are projected and added to the memory.
         settings: Widths.
+        store: Where the node memory goes if it is larger than host memory.
 
     References:
         Kumar et al., 2019, arXiv:1908.01207. Differs: one recurrent cell for both sides, and link prediction with a
@@ -51,12 +53,17 @@ class JODIE(nn.Module):
     """
 
     def __init__(
-        self, num_nodes: int, event_dim: int = 0, node_dim: int = 0, settings: JODIESettings | None = None
+        self,
+        num_nodes: int,
+        event_dim: int = 0,
+        node_dim: int = 0,
+        settings: JODIESettings | None = None,
+        store: OutOfCore | None = None,
     ) -> None:
         super().__init__()
         s = settings or JODIESettings()
         self.settings, self.event_dim, self.node_dim = s, event_dim, node_dim
-        self.memory = NodeMemory(num_nodes, s.dim, event_dim, TimeEncoding(s.time_dim), "rnn")
+        self.memory = NodeMemory(num_nodes, s.dim, event_dim, TimeEncoding(s.time_dim), "rnn", store=store)
         self.node = nn.Linear(node_dim, s.dim, bias=False) if node_dim else None
         self.projection = TimeProjection(s.dim)
         self.decoder = MergeDecoder(s.dim)

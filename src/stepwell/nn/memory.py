@@ -3,27 +3,32 @@
 Memory lags one batch on purpose. An event first waits as its endpoints' *pending message*; the next time one of them
 is needed, the message updates the memory inside the forward pass, with gradient, which is how the updater learns. Only
 when the node has a new event is the updated row written back, without gradient, and the new event takes its place.
-Everything is a buffer, so a checkpoint loses nothing.
+Everything is a buffer, or in a file (`stored_memory`), so a checkpoint loses nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from stepwell.core.errors import InvalidValueError
+from stepwell.core.state import StateReader, StateWriter
 from stepwell.kernels.attention import Clock
 from stepwell.kernels.products import padded, product
 from stepwell.kernels.recurrent import Pending, clock_gradient, compose, gru_backward, gru_forward
 from stepwell.nn.linear import bias, weight
+from stepwell.nn.stored_memory import NodeState, OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 MemoryState = tuple[torch.Tensor, ...]
 """A deep copy of a memory's buffers."""
 
-_STATE = ("memory", "last_update", "pending_time", "pending_partner", "pending_feature")
+_STATE = NodeState._fields
+STATE_SIZE = len(_STATE)
+"""Tensors of a memory's snapshot."""
 
 
 class Recalled(NamedTuple):
@@ -55,6 +60,8 @@ class NodeMemory(nn.Module):
         updater: `"gru"` (TGN) or `"rnn"` (JODIE, DyRep).
         idle: What a node without any event has: `"keep"` its zeros, or `"update"`: one step of the updater
             on a zero message.
+        store: Where the state goes if it is larger than host memory; None keeps it in buffers. Results are the same.
+            The buffers but `pending_partner` have no rows then.
 
     Cost:
         A forward pass is one updater step per asked node that has a pending message. `4 (D + F) + 24` bytes a node.
@@ -79,6 +86,7 @@ class NodeMemory(nn.Module):
         time: TimeEncoding,
         updater: Literal["gru", "rnn"] = "gru",
         idle: Literal["keep", "update"] = "keep",
+        store: OutOfCore | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (("num_nodes", num_nodes, 1), ("dim", dim, 1), ("event_dim", event_dim, 0)):
@@ -94,21 +102,26 @@ class NodeMemory(nn.Module):
         self.input_bias = bias(gates * dim, dim)
         self.state = weight(gates * dim, dim)
         self.state_bias = bias(gates * dim, dim)
-        self.register_buffer("memory", torch.zeros(num_nodes, dim))
-        self.register_buffer("last_update", torch.zeros(num_nodes, dtype=torch.int64))
-        self.register_buffer("pending_time", torch.zeros(num_nodes, dtype=torch.int64))
+        self.stored = None if store is None else store.open(num_nodes, dim, event_dim)
+        rows = num_nodes if store is None else 0
+        self.register_buffer("memory", torch.zeros(rows, dim))
+        self.register_buffer("last_update", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("pending_time", torch.zeros(rows, dtype=torch.int64))
         self.register_buffer("pending_partner", torch.full((num_nodes,), -1))
-        self.register_buffer("pending_feature", torch.zeros(num_nodes, event_dim))
+        self.register_buffer("pending_feature", torch.zeros(rows, event_dim))
 
     def forward(self, nodes: torch.Tensor, seconds: float = 1.0) -> Recalled:
         """Return the memory of distinct `nodes`, int64 `[N]`, digested; `seconds` is the length of the time unit."""
-        partner = self.pending_partner[nodes]
+        state, at = self._state_of(nodes)
+        if nodes.device.type != "cpu" and self.stored is None:
+            return self._digest_all(state, at, seconds)
+        partner = state.pending_partner[at]
         waiting = (partner >= 0).nonzero().squeeze(1)
         blank = self.idle == "update" and len(waiting) < len(nodes)
-        busy = nodes[waiting]
-        since = self.pending_time[busy]
-        dt = (since - self.last_update[busy]).to(torch.float32) * seconds
-        row = self._update(Pending(busy, partner[waiting], dt), len(busy) + blank)
+        busy = at[waiting]
+        since = state.pending_time[busy]
+        dt = (since - state.last_update[busy]).to(torch.float32) * seconds
+        row = self._update(state, Pending(busy, partner[waiting], dt), len(busy) + blank)
         last_update = torch.zeros_like(nodes).index_copy_(0, waiting, since)
         if len(waiting) < len(nodes):
             place = torch.full_like(nodes, len(busy))
@@ -116,11 +129,34 @@ class NodeMemory(nn.Module):
             row = nn.functional.embedding(place, row if blank else torch.cat([row, row.new_zeros(1, self.dim)]))
         return Recalled(row, last_update)
 
-    def _update(self, pending: Pending, rows: int) -> torch.Tensor:
+    def _digest_all(self, state: NodeState, nodes: torch.Tensor, seconds: float) -> Recalled:
+        """Compute what `forward` does by an updater step for every node, so that no device waits to count them."""
+        partner, since = state.pending_partner[nodes], state.pending_time[nodes]
+        busy = partner >= 0
+        dt = (since - state.last_update[nodes]).to(torch.float32) * seconds
+        blank = self.idle == "update"
+        row = self._update(state, Pending(nodes, partner.clamp(min=0), dt), len(nodes) + blank)
+        idle = row[-1] if blank else row.new_zeros(self.dim)
+        return Recalled(torch.where(busy[:, None], row[: len(nodes)], idle), torch.where(busy, since, 0))
+
+    def _state_of(self, nodes: torch.Tensor) -> tuple[NodeState, torch.Tensor]:
+        """Return columns of state, and the nodes' rows in them: the buffers, or what a store has gathered."""
+        if self.stored is None:
+            return NodeState(*(getattr(self, name) for name in _STATE)), nodes
+        return self.stored.gather(nodes, self.pending_partner)
+
+    def _change(self, nodes: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
+        """Change columns of some nodes."""
+        if self.stored is not None:
+            self.stored.change(nodes, values)
+            return
+        for name, value in values.items():
+            getattr(self, name)[nodes] = value
+
+    def _update(self, state: NodeState, pending: Pending, rows: int) -> torch.Tensor:
         """Return `rows` digested rows; one beyond the pending nodes digests a zero message from zero memory."""
-        message = compose(
-            self.memory, self.pending_feature, pending, Clock(*(v.detach() for v in self.time.clock)), padded(rows)
-        )
+        clock = Clock(*(v.detach() for v in self.time.clock))
+        message = compose(state.memory, state.pending_feature, pending, clock, padded(rows))
         weights = (self.input, self.state, self.input_bias, self.state_bias)
         cell = _GRUUpdate if self.updater == "gru" else _RNNUpdate
         return cell.apply(*weights, *self.time.clock, message, pending.dt)[:rows]  # type: ignore[no-any-return,no-untyped-call]
@@ -128,21 +164,23 @@ class NodeMemory(nn.Module):
     @torch.no_grad()
     def write(self, nodes: torch.Tensor, recalled: Recalled) -> None:
         """Make digested rows the nodes' memory; a node may repeat with equal rows."""
-        self.memory[nodes] = recalled.row.detach()
-        self.last_update[nodes] = recalled.last_update
+        self._change(nodes, {"memory": recalled.row.detach(), "last_update": recalled.last_update})
 
     @torch.no_grad()
     def post(self, src: torch.Tensor, dst: torch.Tensor, time: torch.Tensor, feature: torch.Tensor | None) -> None:
-        """Leave a batch's events `[B]`, in order of position, as pending messages: of each node its last one wins."""
+        """Leave a batch's events `[B]`, in order of position, as pending messages: of each node its last one wins.
+
+        Features are `[B, F]`, or `[B, 2, F]` if the message of the source has others than that of the destination.
+        """
         end = torch.stack([src, dst], 1).flatten()
         partner = torch.stack([dst, src], 1).flatten()
-        place = torch.arange(len(end), device=end.device)
-        nodes, row = torch.unique(end, return_inverse=True)
-        last = torch.zeros_like(nodes).scatter_reduce_(0, row, place, "amax", include_self=False)
+        nodes, last = _distinct(end) if end.device.type == "cpu" else (end, last_places(end))
         self.pending_partner[nodes] = partner[last]
-        self.pending_time[nodes] = time[last // 2]
+        values = {"pending_time": time[last // 2]}
         if feature is not None and self.event_dim:
-            self.pending_feature[nodes] = feature[last // 2].to(self.pending_feature.dtype)
+            own = feature[last // 2] if feature.dim() == 2 else feature.flatten(0, 1)[last]
+            values["pending_feature"] = own.to(self.pending_feature.dtype)
+        self._change(nodes, values)
 
     @torch.no_grad()
     def forget(self) -> None:
@@ -150,16 +188,48 @@ class NodeMemory(nn.Module):
         for name in _STATE:
             getattr(self, name).zero_()
         self.pending_partner.fill_(-1)
+        if self.stored is not None:
+            self.stored.forget()
 
     def snapshot(self) -> MemoryState:
-        """Return a deep copy of the state."""
-        return tuple(getattr(self, name).clone() for name in _STATE)
+        """Return a deep copy of the state; that of a stored memory is a file on the disk, mapped."""
+        if self.stored is None:
+            return tuple(getattr(self, name).clone() for name in _STATE)
+        return NodeState(pending_partner=self.pending_partner.clone(), **self.stored.snapshot())
 
     @torch.no_grad()
     def restore(self, state: MemoryState) -> None:
         """Return to a snapshot, which stays valid."""
+        if self.stored is not None:
+            columns = NodeState(*state)._asdict()
+            self.pending_partner.copy_(columns.pop("pending_partner"))
+            self.stored.restore(columns)
+            return
         for name, value in zip(_STATE, state, strict=True):
             getattr(self, name).copy_(value)
+
+    def save(self, writer: StateWriter) -> None:
+        """Record what is in a store; buffers are the module's own."""
+        if self.stored is not None:
+            self.stored.save(writer)
+
+    def load(self, reader: StateReader) -> None:
+        """Return to what was recorded."""
+        if self.stored is not None:
+            self.stored.load(reader)
+
+
+def last_places(end: torch.Tensor) -> torch.Tensor:
+    """Return where in `end`, int64 `[M]`, each of its nodes stands last: int64 `[M]`, without waiting for a device."""
+    ascending, order = end.sort(stable=True)
+    return order[torch.searchsorted(ascending, end, right=True) - 1]
+
+
+def _distinct(end: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distinct nodes of `end`, and where each stands last: on the CPU less work than `last_places`."""
+    place = torch.arange(len(end), device=end.device)
+    nodes, row = torch.unique(end, return_inverse=True)
+    return nodes, torch.zeros_like(nodes).scatter_reduce_(0, row, place, "amax", include_self=False)
 
 
 class _GRUUpdate(torch.autograd.Function):

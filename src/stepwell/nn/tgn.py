@@ -18,6 +18,7 @@ from stepwell.nn.linear import take
 from stepwell.nn.memory import MemoryState, NodeMemory
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.stored_memory import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 
@@ -68,6 +69,7 @@ class TGN(nn.Module):
         event_dim: Width of the event features, 0 if there are none.
         node_dim: Width of the node features, 0 if there are none; they are projected and added to the memory.
         settings: Widths and semantics.
+        store: Where the node memory goes if it is larger than host memory.
 
     References:
         Rossi et al., "Temporal Graph Networks for Deep Learning on Dynamic Graphs", 2020, arXiv:2006.10637.
@@ -75,13 +77,18 @@ class TGN(nn.Module):
     """
 
     def __init__(
-        self, num_nodes: int, event_dim: int = 0, node_dim: int = 0, settings: TGNSettings | None = None
+        self,
+        num_nodes: int,
+        event_dim: int = 0,
+        node_dim: int = 0,
+        settings: TGNSettings | None = None,
+        store: OutOfCore | None = None,
     ) -> None:
         super().__init__()
         s = settings or TGNSettings()
         self.settings, self.event_dim, self.node_dim = s, event_dim, node_dim
         self.time = TimeEncoding(s.time_dim)
-        self.memory = NodeMemory(num_nodes, s.memory_dim, event_dim, self.time, idle=s.idle)
+        self.memory = NodeMemory(num_nodes, s.memory_dim, event_dim, self.time, idle=s.idle, store=store)
         self.node = nn.Linear(node_dim, s.memory_dim, bias=False) if node_dim else None
         widths = [s.memory_dim] + [s.dim] * s.hops
         self.attention = nn.ModuleList(

@@ -19,6 +19,7 @@ from stepwell.nn.linear import bias, project_rows, weight
 from stepwell.nn.memory import MemoryState, NodeMemory
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.stored_memory import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 
@@ -75,6 +76,7 @@ class Zebra(nn.Module):
         event_dim: Width of the event features, 0 if there are none.
         node_dim: Width of the node features, 0 if there are none; they are projected and added to the memory.
         settings: Widths and metrics.
+        store: Where the node memory goes if it is larger than host memory.
 
     Cost:
         One product a distinct node, event and target, and one of `time_dim x dim` a distinct place.
@@ -91,13 +93,18 @@ class Zebra(nn.Module):
     """
 
     def __init__(
-        self, num_nodes: int, event_dim: int = 0, node_dim: int = 0, settings: ZebraSettings | None = None
+        self,
+        num_nodes: int,
+        event_dim: int = 0,
+        node_dim: int = 0,
+        settings: ZebraSettings | None = None,
+        store: OutOfCore | None = None,
     ) -> None:
         super().__init__()
         s = settings or ZebraSettings()
         self.settings, self.event_dim, self.node_dim = s, event_dim, node_dim
         self.time = TimeEncoding(s.time_dim)
-        self.memory = NodeMemory(num_nodes, s.memory_dim, event_dim, self.time)
+        self.memory = NodeMemory(num_nodes, s.memory_dim, event_dim, self.time, store=store)
         self.node = nn.Linear(node_dim, s.memory_dim, bias=False) if node_dim else None
         num_in = s.memory_dim + event_dim + s.time_dim
         self.first = weight(s.dim, num_in)

@@ -344,7 +344,7 @@ class Loop:
             return
         writer = StateWriter()
         record(writer)
-        self._best = StateReader(writer.tensors, writer.values)
+        self._best = writer.reader()
 
     def _best_state(self) -> StateReader:
         if self.folder is not None:

@@ -90,14 +90,17 @@ class State:
 
 
 def save_model(model: Model, writer: StateWriter) -> None:
-    """Record a model: a module's parameters and buffers, and what it saves itself.
+    """Record a model: a module's parameters and buffers, and what it and its parts save themselves.
 
-    A module whose state is more than buffers has `save` and `load` of its own; they are called besides.
+    A module whose state is more than buffers has `save` and `load` of its own; they are called besides. So are those of
+    the modules in it.
     """
     if isinstance(model, torch.nn.Module):
         child = writer.child("module")
         for name, value in model.state_dict().items():
             child.tensor(name, value)
+        for name, part in _parts(model):
+            part.save(writer.child(f"part/{name}"))
     if isinstance(model, Stateful):
         model.save(writer.child("own"))
 
@@ -113,8 +116,14 @@ def load_model(model: Model, reader: StateReader) -> None:
             model.load_state_dict(reader.child("module").tensors())
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint does not fit {type(model).__name__}: {error}") from error
+        for name, part in _parts(model):
+            part.load(reader.child(f"part/{name}"))
     if isinstance(model, Stateful):
         model.load(reader.child("own"))
+
+
+def _parts(model: torch.nn.Module) -> list[tuple[str, Stateful]]:
+    return [(name, part) for name, part in model.named_modules() if name and isinstance(part, Stateful)]
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, writer: StateWriter) -> None:

@@ -1,5 +1,6 @@
 """Saved state: nested names, copies, and writing that a crash cannot tear."""
 
+import gc
 import os
 
 import numpy as np
@@ -96,3 +97,46 @@ def test_absent_and_torn_states_are_told_apart(tmp_path):
     (tmp_path / "state" / "tensors.safetensors").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="torn"):
         read_state(tmp_path / "state")
+
+
+def test_a_file_is_copied_at_once_with_its_holes_and_read_back(tmp_path):
+    source = tmp_path / "rows"
+    with source.open("wb") as file:
+        file.truncate(64 << 20)
+        for place in (3 << 20, 40 << 20):
+            file.seek(place)
+            file.write(b"water")
+    content = source.read_bytes()
+
+    def record(writer):
+        writer.child("memory").file("rows", source)
+        os.truncate(source, 0)
+
+    write_state(tmp_path / "state", record)
+    kept = read_state(tmp_path / "state").child("memory").file("rows")
+
+    assert kept.read_bytes() == content
+    assert kept.stat().st_blocks * 512 < 1 << 20
+
+
+def test_files_of_an_unwritten_state_live_as_long_as_its_reader(tmp_path):
+    (tmp_path / "rows").write_bytes(b"water")
+    writer = state.StateWriter()
+    writer.file("rows", tmp_path / "rows")
+    reader = writer.reader()
+    path = reader.file("rows")
+    del writer
+    gc.collect()
+    assert path.read_bytes() == b"water"
+
+    del reader
+    gc.collect()
+    assert not path.parent.exists()
+
+
+def test_a_missing_file_says_so(tmp_path):
+    write_state(tmp_path / "state", record_value(1))
+    with pytest.raises(CheckpointError, match="no file 'memory/rows'"):
+        read_state(tmp_path / "state").child("memory").file("rows")
+    with pytest.raises(CheckpointError, match="could not be copied"):
+        state.StateWriter().file("rows", tmp_path / "nowhere")
