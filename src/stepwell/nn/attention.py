@@ -59,7 +59,14 @@ class TemporalAttention(nn.Module):
         self.value_bias = bias(out_dim, in_dim)
         self.edge = weight(out_dim, edge_dim)
 
-    def forward(self, h: torch.Tensor, self_row: torch.Tensor, x: torch.Tensor, places: Places) -> torch.Tensor:
+    def forward(
+        self,
+        h: torch.Tensor,
+        self_row: torch.Tensor,
+        x: torch.Tensor,
+        places: Places,
+        below: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Attend.
 
         Args:
@@ -67,6 +74,7 @@ class TemporalAttention(nn.Module):
             self_row: Row of each target in `h`, int64 `[U]`.
             x: Event features, float32 `[E, event_dim]`.
             places: The sampled past of the targets.
+            below: Rows that neighbours read in the place of `h`, float32 `[S, in_dim]`.
 
         Returns:
             float32 `[U, out_dim]`; zero for a target without a past.
@@ -79,7 +87,7 @@ class TemporalAttention(nn.Module):
         u = linear(take(h, self_row), carried, offset)
         scale = 1 / math.sqrt(width // num_heads)
         u = u.view(len(u), num_heads, -1)
-        sums, total = attend(u, h, self.time.clock, x, places, scale, self._keep(places))
+        sums, total = attend(u, h if below is None else below, self.time.clock, x, places, scale, self._keep(places))
         values = torch.cat([self.value, self.edge], 1).view(num_heads, width // num_heads, -1)
         out = linear(sums.flatten(1), torch.block_diag(*values))  # type: ignore[no-untyped-call]
         return out + (total[..., None] * self.value_bias.view(num_heads, -1)).flatten(1)

@@ -10,12 +10,14 @@ from torch import nn
 
 from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
+from stepwell.core.state import StateReader, StateWriter
 from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
 from stepwell.nn.linear import take
 from stepwell.nn.memory import MemoryState
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.reuse import RowReuse
 from stepwell.nn.time import TimeEncoding
 
 
@@ -48,8 +50,8 @@ class TGATSettings:
 class TGAT(nn.Module):
     """Temporal graph attention: `h_i = MLP([attention | h_i])` a layer, from the raw node features up.
 
-    Guarantee: has no state; an embedding is a function of (node, time) and the events before it. Each distinct
-    (node, time) of a level is embedded once.
+    Guarantee: has no state but embeddings kept for reuse, if a pipeline reuses any; without, an embedding is a function
+    of (node, time) and the events before it. Each distinct (node, time) of a level is embedded once.
 
     Args:
         num_nodes: Nodes; takes no part, so that all models are built alike.
@@ -77,6 +79,7 @@ class TGAT(nn.Module):
             nn.Sequential(nn.Linear(s.dim + width, s.dim), nn.ReLU(), nn.Linear(s.dim, s.dim)) for width in widths
         )
         self.decoder = MergeDecoder(s.dim)
+        self.reuse = RowReuse()
 
     @property
     def hops(self) -> int:
@@ -97,9 +100,13 @@ class TGAT(nn.Module):
         """Return the embeddings of level 0's targets, float32 `[U, dim]`."""
         x = features_of(batch, "event_feature", self.event_dim, self.time.omega)
         h = batch.tensor("node_feature") if self.node_dim else self.time.omega.new_zeros(len(batch.tensor("nodes")), 0)
-        for attention, merge, level in zip(self.attention, self.merge, reversed(batch.levels_of()), strict=True):
+        levels = batch.levels_of()
+        self.reuse.begin(batch)
+        for depth, (attention, merge) in enumerate(zip(self.attention, self.merge, strict=True)):
+            place = self.hops - 1 - depth
+            level, below = levels[place], self.reuse.below(batch, place, h)
             self_row = column(level.self_row)
-            past = attention(h, self_row, x, places_of(level, seconds_of(batch)))
+            past = attention(h, self_row, x, places_of(level, seconds_of(batch)), below)
             h = merge(torch.cat([past, take(h, self_row)], 1) if h.shape[1] else past)
         return h
 
@@ -109,14 +116,28 @@ class TGAT(nn.Module):
         return logits
 
     def observe(self, batch: Batch) -> None:
-        """Do nothing: there is no state."""
+        """Keep the embeddings that the batch's reuse wants kept."""
+        if not self.reuse.passed(batch):
+            with torch.no_grad():
+                self.embed(batch)
+        self.reuse.commit()
 
     def forget(self) -> None:
-        """Do nothing: there is no state."""
+        """Drop kept embeddings."""
+        self.reuse.forget()
 
     def snapshot(self) -> MemoryState:
-        """Return the empty state."""
-        return ()
+        """Return a deep copy of the kept embeddings."""
+        return self.reuse.snapshot()
 
     def restore(self, state: MemoryState) -> None:
-        """Do nothing: there is no state."""
+        """Return to a snapshot, which stays valid."""
+        self.reuse.restore(state)
+
+    def save(self, writer: StateWriter) -> None:
+        """Record the kept embeddings."""
+        self.reuse.save(writer.child("reuse"))
+
+    def load(self, reader: StateReader) -> None:
+        """Return to the recorded embeddings."""
+        self.reuse.load(reader.child("reuse"), self.time.omega.device)

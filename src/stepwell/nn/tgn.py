@@ -10,14 +10,16 @@ from torch import nn
 
 from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
+from stepwell.core.state import StateReader, StateWriter
 from stepwell.kernels.products import linear
 from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
 from stepwell.nn.digest import Digest, bottom_rows, digest, write_back
 from stepwell.nn.linear import take
-from stepwell.nn.memory import MemoryState, NodeMemory
+from stepwell.nn.memory import STATE_SIZE, MemoryState, NodeMemory
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.reuse import RowReuse
 from stepwell.nn.stored_memory import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
@@ -96,6 +98,7 @@ class TGN(nn.Module):
         )
         self.skip = nn.ModuleList(nn.Linear(width, s.dim) for width in widths[:-1])
         self.decoder = MergeDecoder(s.dim)
+        self.reuse = RowReuse()
         self._digest: Digest | None = None
 
     @property
@@ -123,14 +126,16 @@ class TGN(nn.Module):
             h = h + self.node(batch.tensor("node_feature"))
         x = features_of(batch, "event_feature", self.event_dim, h)
         levels = batch.levels_of()
+        self.reuse.begin(batch)
         for depth, (attention, skip) in enumerate(zip(self.attention, self.skip, strict=True)):
-            level = levels[self.hops - 1 - depth]
+            place = self.hops - 1 - depth
+            level, below = levels[place], self.reuse.below(batch, place, h)
             dt = None
             if self.settings.delta == "memory":
                 event_time = column(level.time)[:, None] - column(level.hood.dt)
                 dt = recalled.last_update[column(level.neighbor_row)] - event_time
             self_row = column(level.self_row)
-            out = attention(h, self_row, x, places_of(level, seconds, dt))
+            out = attention(h, self_row, x, places_of(level, seconds, dt), below)
             out = out + linear(take(h, self_row), *skip.parameters())
             h = torch.relu(out) if depth < self.hops - 1 else out
         return h
@@ -144,7 +149,12 @@ class TGN(nn.Module):
         """Write back the endpoints' memory as this batch's forward pass had it; leave its events pending.
 
         Without such a pass since the last change of state, the memory is digested here, as of the current weights.
+        Embeddings to be reused are kept then.
         """
+        if not self.reuse.passed(batch):
+            with torch.no_grad():
+                self.embed(batch)
+        self.reuse.commit()
         write_back(self.memory, batch, self._digest)
         self._digest = None
 
@@ -152,12 +162,23 @@ class TGN(nn.Module):
         """Return to the state before the first event."""
         self._digest = None
         self.memory.forget()
+        self.reuse.forget()
 
     def snapshot(self) -> MemoryState:
-        """Return a deep copy of the state; weights are not part of it."""
-        return self.memory.snapshot()
+        """Return a deep copy of the state, kept embeddings included; weights are not part of it."""
+        return (*self.memory.snapshot(), *self.reuse.snapshot())
 
     def restore(self, state: MemoryState) -> None:
         """Return to a snapshot, which stays valid."""
         self._digest = None
-        self.memory.restore(state)
+        self.memory.restore(state[:STATE_SIZE])
+        self.reuse.restore(state[STATE_SIZE:])
+
+    def save(self, writer: StateWriter) -> None:
+        """Record the kept embeddings; parameters and memory are the module's own."""
+        self.reuse.save(writer.child("reuse"))
+
+    def load(self, reader: StateReader) -> None:
+        """Return to the recorded embeddings."""
+        self._digest = None
+        self.reuse.load(reader.child("reuse"), self.memory.memory.device)
