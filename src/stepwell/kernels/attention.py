@@ -97,7 +97,7 @@ def attend_reference(
     keep: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """State in torch operations what `attend` must compute; differentiated by autograd."""
-    if not places.mask.any():
+    if not (len(h) and len(x) and places.mask.numel()):
         return u * 0, u[..., 0] * 0
     phi = torch.cos(places.dt[..., None] * clock.omega + clock.phase)
     rows = torch.cat([h[places.neighbor_row], phi, x[places.event_row]], dim=2)

@@ -27,7 +27,7 @@ def link_loss(model: Model, batch: Batch) -> torch.Tensor:
 
 def mean_of_false(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy of calling the valid ones false; on a device without waiting to count them."""
-    if not logits.is_cuda:
+    if logits.device.type == "cpu":
         others = logits[valid]
         return binary_cross_entropy_with_logits(others, torch.zeros_like(others))
     return masked_mean_of_false(logits, valid)

@@ -107,3 +107,12 @@ def test_settings_out_of_range_are_refused():
     for wrong in ({"decay": ()}, {"decay": (-1.0,)}, {"dropout": 1.0}, {"projection_dim": 0}, {"k": -1}):
         with pytest.raises(InvalidValueError):
             TPNetSettings(**wrong)
+
+
+def test_walks_stay_in_host_memory_wherever_the_model_goes():
+    model = model_of().to("meta")
+
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert {buffer.device.type for buffer in model.walks.buffers()} == {"cpu"}
+    assert model.walks.row.dtype == torch.float32
+    assert model.double().walks.row.dtype == torch.float32
