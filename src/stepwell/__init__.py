@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stepwell.buffer import SIEVE as SIEVE
     from stepwell.buffer import Belady as Belady
     from stepwell.buffer import DensityGreedy as DensityGreedy
+    from stepwell.buffer import EmbeddingReuse as EmbeddingReuse
     from stepwell.buffer import Interval as Interval
     from stepwell.buffer import StaticHot as StaticHot
     from stepwell.evaluate import check_leak as check_leak
@@ -64,7 +65,7 @@ _HOME = {
         "Window",
     ),
     "access.dense": ("CachedRows", "DecodeImage", "Encode", "Tokenise"),
-    "buffer": ("LRU", "SIEVE", "Belady", "DensityGreedy", "Interval", "StaticHot"),
+    "buffer": ("LRU", "SIEVE", "Belady", "DensityGreedy", "EmbeddingReuse", "Interval", "StaticHot"),
     "evaluate": ("check_leak",),
     "jobs": ("link_prediction", "node_classification"),
     "nn": ("APAN", "JODIE", "TGAT", "TGN", "DyRep", "GraphMixer", "TPNet", "Zebra"),
@@ -87,6 +88,7 @@ __all__ = [
     "DecodeImage",
     "DensityGreedy",
     "DyRep",
+    "EmbeddingReuse",
     "Encode",
     "EventLog",
     "FixedBatches",

@@ -13,6 +13,7 @@ import torch
 from stepwell.access import Pipeline, UniformNegatives, batchers, samplers
 from stepwell.access.repeat import Repeat
 from stepwell.buffer.policy import policies
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core.state import StateReader, StateWriter
 from stepwell.nn import TGN, TGNSettings
 from stepwell.storage import EventLog
@@ -23,9 +24,12 @@ BATCHERS = {"fixed": {"size": 12}, "time": {"width": 4}, "adaptive": {"max_loss"
 SAMPLERS = {"recent": {"k": 4}, "uniform": {"k": 4}, "window": {"k": 4, "width": 9}, "tppr": {"k": 4}}
 MEMORY = 400
 """Bytes of a placement: room for some of the rows and not for all."""
+ROWS = 4
+"""Embeddings that reuse keeps a layer: fewer than the nodes."""
 AXES = {
     "batches": tuple(batchers),
     "sampler": tuple(samplers),
+    "reuse": ("none", "mrd", "lru"),
     "placement": ("none", *policies),
     "prefetch": (0, 2),
     "dedup": ("on", "off"),
@@ -34,8 +38,8 @@ HOPS = 2
 
 
 def allowed(setting):
-    """Say whether a setting makes sense: a placement is told distinct rows, so there must be such."""
-    return setting["placement"] == "none" or setting["dedup"] == "on"
+    """Say whether a setting makes sense: placement and reuse are told distinct rows, so there must be such."""
+    return setting["dedup"] == "on" or setting["placement"] == setting["reuse"] == "none"
 
 
 def covering(axes):
@@ -77,13 +81,14 @@ class Run:
 
     def __init__(self, log, setting):
         torch.manual_seed(3)
-        place = setting["placement"]
+        place, reuse = setting["placement"], setting["reuse"]
         self.pipeline = Pipeline(
             log[8:],
             batchers[setting["batches"]](**BATCHERS[setting["batches"]]),
             negatives=UniformNegatives(1),
             sampler=samplers[setting["sampler"]](**SAMPLERS[setting["sampler"]]),
             hops=HOPS,
+            reuse=None if reuse == "none" else EmbeddingReuse(rows=ROWS, policy=reuse),
             placement=None if place == "none" else policies[place](memory=MEMORY),
             stages=[Repeat()] if setting["dedup"] == "off" else [],
             prefetch=setting["prefetch"],
@@ -126,7 +131,7 @@ def reference(log):
     known = {}
 
     def losses(setting):
-        key = (setting["batches"], setting["sampler"], setting["dedup"])
+        key = (setting["batches"], setting["sampler"], setting["reuse"], setting["dedup"])
         if key not in known:
             run = Run(log, {**setting, "placement": "none", "prefetch": 0})
             known[key] = run.train(run.pipeline.epoch(1))
@@ -143,7 +148,7 @@ def test_every_registered_option_has_an_example():
 def test_every_pair_of_options_is_in_some_setting():
     for (one, firsts), (other, seconds) in combinations(AXES.items(), 2):
         for first, second in product(firsts, seconds):
-            if {one: first, other: second}.get("dedup") == "off" and "placement" in (one, other):
+            if {one: first, other: second}.get("dedup") == "off" and {"placement", "reuse"} & {one, other}:
                 continue
             assert any(setting[one] == first and setting[other] == second for setting in SETTINGS)
 
@@ -172,6 +177,6 @@ def test_a_run_that_was_cut_off_in_an_epoch_goes_on_with_the_same_bits(log, sett
 @pytest.mark.parametrize("batches", batchers)
 @pytest.mark.parametrize("sampler", samplers)
 def test_distinct_rows_change_losses_by_rounding_alone(reference, batches, sampler):
-    setting = {"batches": batches, "sampler": sampler}
+    setting = {"batches": batches, "sampler": sampler, "reuse": "none"}
     once, repeated = (reference({**setting, "dedup": dedup}) for dedup in ("on", "off"))
     assert np.allclose(once, repeated, rtol=1e-3)

@@ -26,8 +26,10 @@ from stepwell.access.meter import Meter
 from stepwell.access.negatives import Candidates, Negatives
 from stepwell.access.neighbors import AsOf, HopTime, KeyedBy, Neighbors
 from stepwell.access.order import is_pure, order_stages, waiting
+from stepwell.access.reuse import ReusedNeighbors
 from stepwell.access.transfer import to_tensors
 from stepwell.buffer.policy import Policy
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core import Batch, Cost, Machine, PlanNode, Slice, Statistics
 from stepwell.core.errors import CheckpointError, InvalidValueError, PlanError
 from stepwell.core.shapes import Batcher, Sampler, Source, Stage, Stateful
@@ -66,6 +68,8 @@ class Pipeline:
         as_of: What a query sees: events strictly before its time (`"event"`) or before its batch (`"batch"`).
         hop_time: When a neighbour is asked in turn: at its edge's time or at the root's.
         keyed_by: What is a distinct target: a node at a time, or (batch-frozen) a node.
+        reuse: Embeddings below the last layer serve again instead of being computed anew, for models of two hops or
+            more; best with `hop_time="root"`. None: all are exact.
         placement: Which feature rows stay in a faster tier; None: all are read from where the log has them.
         stages: More stages, in any order.
         prefetch: Batches made ahead on background threads; 0 for none. Where the source and all stages compute each
@@ -98,6 +102,7 @@ class Pipeline:
         as_of: AsOf = "event",
         hop_time: HopTime = "edge",
         keyed_by: KeyedBy = "node_time",
+        reuse: EmbeddingReuse | None = None,
         placement: Policy | None = None,
         stages: Sequence[Stage] = (),
         prefetch: int = 2,
@@ -125,7 +130,8 @@ class Pipeline:
             built.append(Candidates(source, negatives, seed))
             if sampler is not None:
                 gather = Gather(source) if placement is None else Gather(source, placement=placement)
-                built += [Neighbors(source, sampler, hops, as_of, hop_time, keyed_by, seed), gather]
+                find = Neighbors(source, sampler, hops, as_of, hop_time, keyed_by, seed)
+                built += [find if reuse is None else ReusedNeighbors(find, reuse), gather]
         self.stages = order_stages(_replaced(built, stages), self._given(), type(source).__name__)
         self._pure = next((i for i, stage in enumerate(self.stages) if not is_pure(stage)), len(self.stages))
         late = waiting(self.stages)

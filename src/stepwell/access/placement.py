@@ -207,4 +207,5 @@ def named_by(batch: Batch) -> tuple[Ids, Ids]:
 
 
 def _weighed(rows: Ids, weight: Ids, size: int) -> Ids:
-    return np.bincount(rows, weight, size).astype(np.int64)
+    """Sum the weights of each of `size` rows; rows beyond them are reused embeddings, which read nothing below."""
+    return np.bincount(rows, weight, size)[:size].astype(np.int64)

@@ -4,7 +4,8 @@
 """
 
 from stepwell.buffer.belady import Belady
-from stepwell.buffer.cache import CacheCounts, RowCache
+from stepwell.buffer.cache import CacheCounts as CacheCounts
+from stepwell.buffer.cache import RowCache
 from stepwell.buffer.interval import DensityGreedy, Interval
 from stepwell.buffer.lfu import LFU
 from stepwell.buffer.lru import LRU
@@ -12,6 +13,7 @@ from stepwell.buffer.policy import Moves as Moves
 from stepwell.buffer.policy import Policy as Policy
 from stepwell.buffer.policy import Replacement as Replacement
 from stepwell.buffer.policy import policies
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.buffer.sieve import SIEVE
 from stepwell.buffer.static_hot import StaticHot
 from stepwell.buffer.trace import Trace
@@ -22,8 +24,8 @@ __all__ = [
     "LRU",
     "SIEVE",
     "Belady",
-    "CacheCounts",
     "DensityGreedy",
+    "EmbeddingReuse",
     "Interval",
     "RowCache",
     "StaticHot",
