@@ -303,17 +303,18 @@ PLOTS: dict[str, Plot] = {
 
 
 def _orca() -> dict[str, Plot]:
-    """Return a figure for each record of reuse in training that gives the speed of its contestants."""
+    """Return a figure for each record of reuse in training that gives the CPU time of its contestants."""
     names = [claim.name for file, claim in claims() if file.startswith("orca")]
     found: dict[str, Plot] = {}
     seen: list[object] = []
     for name in names:
         record = read_result(name)
         contestants = cast("Contestants", record["baseline"]) if record else {}
-        speeds = [one for one in contestants.values() if "events_per_s" in one]
+        speeds = [one for one in contestants.values() if "cpu_us_an_event" in one]
         if len(speeds) > 1 and contestants not in seen:
             seen.append(contestants)
-            found[name] = Plot((name,), bars("events_per_s", "events/s of training"), lambda _, n=name: _sentence(n))  # type: ignore[misc]
+            draw = bars("cpu_us_an_event", "CPU time of training, an event (µs)")
+            found[name] = Plot((name,), draw, lambda _, name=name: _sentence(name))  # type: ignore[misc]
     return found
 
 
