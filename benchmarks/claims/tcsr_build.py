@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import Claim, Result
+from benchmarks.private_memory import limited
 
 BUDGET = 1 << 30
 NUM_EVENTS = 50_000_000
@@ -108,14 +107,10 @@ def build_limited(folder: Path, name: str) -> dict[str, float]:
     TemporalCSR.build(
         folder / f"{name}-warm", *(column[:1000] for column in columns), num_nodes=num_nodes, budget=BUDGET
     )
-    data = _status("VmData")
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (data + BUDGET, before[1]))
-    with _Peak() as peak:
+    with limited(BUDGET) as peak:
         wall, cpu = time.perf_counter(), time.process_time()
         index = TemporalCSR.build(folder / name, *columns, num_nodes=num_nodes, budget=BUDGET)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    resource.setrlimit(resource.RLIMIT_DATA, before)
     _check(index, columns, num_nodes)
     found = {"wall_s": wall, "cpu_s": cpu, "peak_bytes": float(peak.bytes), "index_bytes": float(index.size_bytes)}
     for part in (folder / name, folder / f"{name}-warm"):
@@ -138,29 +133,6 @@ def _check(index: object, columns: list[npt.NDArray[np.generic]], num_nodes: int
         ascending = bool((np.diff(row) > 0).all())
         if not (ascending and touches.all() and np.array_equal(other, neighbor[indptr[node] : indptr[node + 1]])):
             raise RuntimeError(f"wrong row {node}")
-
-
-class _Peak:
-    """Watches private resident memory on a thread, every 10 ms."""
-
-    def __enter__(self) -> _Peak:
-        self._base, self.bytes, self._done = _status("RssAnon"), 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.01):
-            self.bytes = max(self.bytes, _status("RssAnon") - self._base)
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 if __name__ == "__main__":

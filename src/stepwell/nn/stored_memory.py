@@ -122,7 +122,7 @@ class StoredMemory:
         kinds = [("last_update", np.int64), ("pending_time", np.int64)]
         wide = [("memory", np.float32, (dim,)), ("pending_feature", np.float32, (event_dim,))]
         self._record = np.dtype([*kinds, *wide], align=True)
-        self.num_nodes, self.row_bytes = num_nodes, self._record.itemsize
+        self.path, self.num_nodes, self.row_bytes = path, num_nodes, self._record.itemsize
         self._file = _Scratch(path, num_nodes, self.row_bytes // 8)
         self._policy, self._trace = policy, cast("Trace | None", None)
         self._capacity = min(num_nodes, to_bytes(policy.memory, "memory") // self.row_bytes)
@@ -311,8 +311,8 @@ def _remove(path: Path, fd: int) -> None:
     os.close(fd)
 
 
-def trace_memory(batches: Iterable[Batch], num_nodes: int, row_bytes: int) -> Trace:
-    """Return which rows of a stored memory each batch will touch and rewrite, from an empty memory on.
+def trace_memory(batches: Iterable[Batch], num_nodes: int, row_bytes: int, pending_partner: Ids | None = None) -> Trace:
+    """Return which rows of a stored memory each batch will touch and rewrite.
 
     A batch reads its `nodes` and the partners of their pending messages, which follow from the batches before.
 
@@ -320,19 +320,20 @@ def trace_memory(batches: Iterable[Batch], num_nodes: int, row_bytes: int) -> Tr
         batches: An epoch's batches with `nodes`, `src` and `dst`, in order.
         num_nodes: Nodes.
         row_bytes: `StoredMemory.row_bytes`.
+        pending_partner: Whom each node's message names before the first batch, int64 `[N]`; nobody if None.
     """
     parts: list[Ids] = []
     writes: list[npt.NDArray[np.bool_]] = []
-    for ids, ends in _touched(batches, num_nodes):
+    partner = np.full(num_nodes, -1) if pending_partner is None else pending_partner.copy()
+    for ids, ends in _touched(batches, partner):
         parts.append(ids)
-        writes.append(np.isin(ids, ends, assume_unique=False))
+        writes.append(np.isin(ids, ends))
     trace = Trace.of(parts, num_nodes, row_bytes)
     written = np.concatenate([np.zeros(0, np.bool_), *writes])
     return Trace(trace.ids, trace.indptr, num_nodes, row_bytes, writes=written)
 
 
-def _touched(batches: Iterable[Batch], num_nodes: int) -> Iterator[tuple[Ids, Ids]]:
-    partner = np.full(num_nodes, -1)
+def _touched(batches: Iterable[Batch], partner: Ids) -> Iterator[tuple[Ids, Ids]]:
     for batch in batches:
         nodes, src, dst = (np.asarray(batch.array(name), np.int64) for name in ("nodes", "src", "dst"))
         near = partner[nodes]
