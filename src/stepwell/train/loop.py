@@ -215,7 +215,10 @@ class Loop:
         self._check_settings(cast("dict[str, Json]", reader.value("config")))
         self.state.load(reader)
         load_model(self.model, reader.child("model"))
+        recordable = [group["capturable"] for group in self._optimizer.param_groups]
         load_optimizer(self._optimizer, reader.child("optimizer"))
+        for group, own in zip(self._optimizer.param_groups, recordable, strict=True):
+            group["capturable"] = own  # what this run's device can do, whatever the checkpoint's could
         load_generators(reader.child("generators"))
 
     @property

@@ -74,6 +74,20 @@ def test_a_run_may_be_continued_graphed_or_not(tmp_path):
     assert len(loop_of(2, graphed=True).fit(resume=True).history) == 2
 
 
+def test_a_checkpoint_of_a_graphed_run_continues_where_there_is_no_device(tmp_path):
+    def loop_of(epochs):
+        return Loop(model_of("tgat"), batches_of("cpu", 90), LoopConfig(epochs=epochs), folder=tmp_path)
+
+    loop = loop_of(1)
+    loop.fit()
+    loop._optimizer.param_groups[0]["capturable"] = True  # as Adam is where steps are recorded
+    loop._save()
+    resumed = loop_of(2)
+
+    assert len(resumed.fit(resume=True).history) == 2
+    assert not resumed._optimizer.param_groups[0]["capturable"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["tgat", "tgn"])
 def test_graphed_training_ends_near_where_eager_training_ends(name):
