@@ -1,8 +1,8 @@
 """The stage that fetches features: once for each distinct node and event of a batch.
 
 With a placement, rows that will be needed again stay in memory within its budget, and the others are read from the
-log's files with many requests at once. The stage then runs ahead of the model in the order of the batches, so what a
-batch misses is read while the one before it is trained.
+log's files with many requests at once; where the epoch is foreseen, for many batches in one pass. The stage then runs
+ahead of the model in the order of the batches, so what a batch misses is read while those before it are trained.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 
 from stepwell.access.neighbors import expected_distinct, expected_events
 from stepwell.access.placement import Placement, families_of, foresee_placement, plan_placement
+from stepwell.buffer.planned import Planned
 from stepwell.buffer.policy import Policy
-from stepwell.buffer.tiers import Array, Tier, TierCounts, TieredStore
+from stepwell.buffer.sweep import Sweep
+from stepwell.buffer.tiers import Array, Backing, Tier, TierCounts, TieredStore
 from stepwell.core import Batch, Cost, Ids, Machine, Statistics
 from stepwell.core.shapes import Accuracy
 from stepwell.kernels import gather_rows
@@ -26,6 +28,8 @@ from stepwell.storage.row_reads import DiskRows
 from stepwell.storage.units import to_bytes
 
 _CALL_S = 2e-5  # two kernel calls
+_SWEPT = 0.6
+"""Share of a planned budget that holds rows of coming batches, read in one pass over the file for many of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,19 @@ class Gather:
             One pass over the epoch's batches without features, if the policy wants to know them.
         """
         if self.placement is not None:
-            self._tiers.begin(self.log, foresee_placement(self.placement, families_of(self.log), upstream, start))
+            families = families_of(self.log)
+            filed = self._tiers.open(self.log)
+            swept = filed if self.placement.foresight else frozenset()
+            memory = to_bytes(self.placement.memory, "memory")
+            room = int(_SWEPT * memory) if swept else 0
+            placed = foresee_placement(self.placement, families, upstream, start, memory - room)
+            self._tiers.begin(placed, {name: room // len(swept) // families[name].row_bytes for name in swept})
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the features."""
         if self.placement is not None and not self._tiers.stores and not self.placement.foresight:
-            self._tiers.begin(self.log, plan_placement(self.placement, families_of(self.log)))
+            self._tiers.open(self.log)
+            self._tiers.begin(plan_placement(self.placement, families_of(self.log)), {})
         fields: dict[str, object] = {}
         for name, ids in (("event_feature", "events"), ("node_feature", "nodes")):
             table = self.log.event_feature if name == "event_feature" else self.log.node_feature
@@ -139,16 +150,29 @@ class _Tiers:
     """The stores of one stage, by family."""
 
     stores: dict[str, TieredStore] = field(default_factory=dict)
+    backings: dict[str, DiskRows | Array] = field(default_factory=dict)
+    sweeps: dict[str, Sweep] = field(default_factory=dict)
 
-    def begin(self, log: EventLog, placed: Placement) -> None:
-        """Empty the tiers and let the placement decide who enters."""
+    def open(self, log: EventLog) -> frozenset[str]:
+        """Open what holds all rows, and return the families that lie in files."""
+        for name, table in (("event_feature", log.event_feature), ("node_feature", log.node_feature)):
+            if table is not None and name not in self.backings:
+                self.backings[name] = _backing(table)
+        return frozenset(name for name, backing in self.backings.items() if isinstance(backing, DiskRows))
+
+    def begin(self, placed: Placement, ahead: Mapping[str, int]) -> None:
+        """Empty the tiers and let the placement decide who enters; families in `ahead` hold so many rows for later."""
         for name, replacement in placed.tiers.items():
             tier = [Tier(placed.capacity[name], replacement)]
-            if name in self.stores:
-                self.stores[name].begin(tier)
+            if name not in self.stores:
+                below: Backing | Array = self.backings[name]
+                if name in ahead:
+                    below = self.sweeps[name] = Sweep(cast("Backing", below), ahead[name])
+                self.stores[name] = TieredStore(below, tier)
             else:
-                table = log.event_feature if name == "event_feature" else log.node_feature
-                self.stores[name] = TieredStore(_backing(cast("Array", table)), tier)
+                self.stores[name].begin(tier)
+            if name in self.sweeps:
+                self.sweeps[name].begin(replacement.misses() if isinstance(replacement, Planned) else iter(()))
 
 
 def _backing(table: Array) -> DiskRows | Array:

@@ -62,7 +62,11 @@ class Placement:
 
 
 def foresee_placement(
-    policy: Policy, families: Mapping[str, Family], upstream: Callable[[], Iterator[Batch]], start: int = 0
+    policy: Policy,
+    families: Mapping[str, Family],
+    upstream: Callable[[], Iterator[Batch]],
+    start: int = 0,
+    budget: int | None = None,
 ) -> Placement:
     """Make an epoch's batches once without features, if the policy wants to know them, and plan it.
 
@@ -71,16 +75,17 @@ def foresee_placement(
         families: The families to place.
         upstream: Makes all batches of the epoch anew, from the first.
         start: The batch that comes first, in a resumed epoch.
+        budget: Bytes of the tiers; the policy's by default.
 
     Cost:
         One pass over the epoch's batches and `collect_traces`; nothing for an online policy.
     """
     begin = time.perf_counter()
     if not policy.foresight:
-        return plan_placement(policy, families)
+        return plan_placement(policy, families, budget=budget)
     found = collect_traces(upstream(), families, counts=isinstance(policy, DensityGreedy))
     traces = {name: trace.since(start) for name, trace in found.items()}
-    return plan_placement(policy, families, traces, seconds=time.perf_counter() - begin)
+    return plan_placement(policy, families, traces, seconds=time.perf_counter() - begin, budget=budget)
 
 
 def plan_placement(
@@ -89,6 +94,7 @@ def plan_placement(
     traces: Mapping[str, Trace] | None = None,
     *,
     seconds: float = 0.0,
+    budget: int | None = None,
 ) -> Placement:
     """Split a policy's budget between families and begin a tier for each.
 
@@ -100,12 +106,13 @@ def plan_placement(
         families: The families.
         traces: What the epoch will touch in each; an online policy needs none.
         seconds: What the making of the traces took.
+        budget: Bytes of the tiers; the policy's by default.
 
     Raises:
         InvalidValueError: If the policy needs traces and there are none.
     """
     begin = time.perf_counter()
-    budget = to_bytes(policy.memory, "memory")
+    budget = to_bytes(policy.memory, "memory") if budget is None else budget
     if traces is None or not policy.foresight:
         split = _split_by_size(families, budget)
     elif isinstance(policy, DensityGreedy):

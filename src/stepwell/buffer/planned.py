@@ -7,6 +7,8 @@ Everything planned (Belady, SIMPLE, MRD, static placement) differs only in how t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -47,6 +49,13 @@ class Planned:
             self._batch += 1
         planned, keep = self._trace.ids[begin:end], self._keep[begin:end]
         return Moves(*_follow(np.asarray(ids, np.int64), planned, keep, self._wanted, self._resident))
+
+    def misses(self) -> Iterator[Ids]:
+        """Yield the rows that each batch of the trace will not find, if all happens as foreseen."""
+        held = np.zeros(self._trace.num_rows, np.bool_)
+        for batch in range(len(self._trace)):
+            begin, end = self._trace.indptr[batch], self._trace.indptr[batch + 1]
+            yield _missing(self._trace.ids[begin:end], self._keep[begin:end], held)
 
 
 def check_plan(name: str, capacity: int, trace: Trace | None) -> Trace:
@@ -94,3 +103,15 @@ def _follow(
             admit[admitted] = row
             admitted += 1
     return admit[:admitted], evict[:evicted]
+
+
+@njit(cache=True, nogil=True)
+def _missing(ids: np.ndarray, keep: np.ndarray, held: np.ndarray) -> np.ndarray:
+    missing = np.empty(len(ids), np.int64)
+    count = 0
+    for place in range(len(ids)):
+        if not held[ids[place]]:
+            missing[count] = ids[place]
+            count += 1
+        held[ids[place]] = keep[place]
+    return missing[:count]
