@@ -127,11 +127,11 @@ def _add_run_verbs(known: Verbs) -> None:
 _PLAN_HELP = """\
 Print what an epoch of training will take, stage by stage, and why this way.
 
-The planner tries a few real batches, costs every combination of batcher, sampler, placement and prefetch that keeps
-the accuracy asked for, and takes the fastest. What the recipe (or --set) changes from the defaults stays as it is.
+The planner tries a few real batches, costs every combination of batcher, sampler, reuse, placement and prefetch that
+keeps the accuracy asked for, and takes the fastest. What the recipe (or --set) changes from the defaults stays.
 
 --accuracy exact     values never change (the default)
---accuracy bounded   also what states a bound on its error, such as T-PPR lists
+--accuracy bounded   also what states a bound on its error, such as T-PPR lists and reused embeddings
 --accuracy changed   also batches that make another, equally valid training
 """
 

@@ -138,7 +138,7 @@ def _planned_experiment(options: Options) -> Experiment:
     return _experiment(options)
 
 
-_CONDITIONS = ("memory", "accuracy", "batches", "sampler", "placement", "prefetch", "price_per_core_hour")
+_CONDITIONS = ("memory", "accuracy", "batches", "sampler", "reuse", "placement", "prefetch", "price_per_core_hour")
 
 
 def _conditions(text: str) -> dict[str, object]:

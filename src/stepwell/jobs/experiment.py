@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_type_hints
 
+from stepwell.buffer.reuse import Gradient
 from stepwell.core.errors import CheckpointError, InvalidValueError
 from stepwell.train import LoopConfig
 
@@ -120,6 +121,27 @@ class PlacementConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseConfig:
+    """Which embeddings below the last layer serve again in training; evaluation computes all of them.
+
+    For models of two hops or more that reuse, best with `sampling.hop_time="root"`. See `buffer.reuse.EmbeddingReuse`.
+
+    Args:
+        rows: Embeddings kept a layer; 0: none, and all are computed.
+        policy: Who stays, the name of a policy.
+        max_age: Kept embeddings older than so many batches are computed anew; None: none is too old.
+        causal: A target reads no embedding of a later time than its own.
+        gradient: Whether neighbours computed in the same batch pass gradient on.
+    """
+
+    rows: int = 0
+    policy: str = "mrd"
+    max_age: int | None = None
+    causal: bool = True
+    gradient: Gradient = "block"
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationConfig:
     """How a run is judged.
 
@@ -145,6 +167,7 @@ class Experiment:
         model: Which model.
         sampling: Which past a query sees.
         batches: How events become batches.
+        reuse: Which embeddings serve again.
         placement: Which rows stay near.
         evaluation: How it is judged.
         loop: How it is trained.
@@ -155,6 +178,7 @@ class Experiment:
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
+    reuse: ReuseConfig = field(default_factory=ReuseConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

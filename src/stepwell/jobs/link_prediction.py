@@ -20,6 +20,7 @@ from stepwell.access import (
     UniformNegatives,
 )
 from stepwell.buffer.policy import Policy
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core import Batch, Cost, Ids, PlanNode, Slice
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.shapes import Batcher, Model, Sampler
@@ -27,11 +28,12 @@ from stepwell.core.state import read_state, write_state
 from stepwell.evaluate import Evaluation, Protocol, Report, Score, evaluation_for, p1, p2, p3, split_for
 from stepwell.evaluate.split import InductiveSplit
 from stepwell.jobs.experiment import Experiment, ProtocolName
-from stepwell.jobs.models import build_batches, build_model, build_placement, build_sampler
+from stepwell.jobs.models import build_batches, build_model, build_placement, build_reuse, build_sampler
 from stepwell.nn import EdgeBank, MostRecent, PopTrack
 from stepwell.plan import Plan, Setting, plan
 from stepwell.plan.options import Asked
 from stepwell.plan.predict import EPOCH, STEP
+from stepwell.plan.reuse import measured
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
 from stepwell.train import Callback, Epoch, Loop, load_model, save_model
@@ -134,6 +136,7 @@ class LinkPrediction:
             hops=sampling.hops,
             as_of=sampling.as_of,
             hop_time=sampling.hop_time,
+            reuse=build_reuse(self.experiment.reuse),
             placement=build_placement(self.experiment.placement),
             prefetch=batches.prefetch,
             seed=seed,
@@ -152,6 +155,7 @@ class LinkPrediction:
         return self.ask(
             batches=build_batches(batches, self.experiment.loop.seed),
             sampler=build_sampler(sampling, self.log),
+            reuse=build_reuse(self.experiment.reuse) or "none",
             placement=build_placement(self.experiment.placement) or "none",
             prefetch=batches.prefetch,
         )
@@ -163,6 +167,7 @@ class LinkPrediction:
         accuracy: Asked = "exact",
         batches: Batcher | str | None = None,
         sampler: Sampler | str | None = None,
+        reuse: EmbeddingReuse | str | None = None,
         placement: Policy | str | None = None,
         prefetch: int | None = None,
         price_per_core_hour: float | None = None,
@@ -174,6 +179,7 @@ class LinkPrediction:
             accuracy: How exact training must stay.
             batches: The batcher.
             sampler: The sampler.
+            reuse: Which embeddings serve again.
             placement: The policy of rows that do not fit.
             prefetch: Batches made ahead.
             price_per_core_hour: What a core costs.
@@ -197,6 +203,7 @@ class LinkPrediction:
             accuracy=accuracy,
             batches=batches,
             sampler=sampler,
+            reuse=reuse,
             placement=placement,
             prefetch=prefetch,
             setting=setting,
@@ -221,7 +228,7 @@ class LinkPrediction:
         if self.watched is not None and self.watched.num_batches:
             last = trained.history[-1]
             whole = Cost(float(last.num_events), None, last.seconds, calls=self.watched.num_batches)
-            self._measured = {**self.training.measured, EPOCH: whole, STEP: self.watched.step}
+            self._measured = {**measured(self.training), EPOCH: whole, STEP: self.watched.step}
         tree = predicted.tree.with_measured(self._measured)
         reports = tuple(loop.test(evaluation) for evaluation in self._tests())
         if self.folder is not None:

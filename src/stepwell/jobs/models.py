@@ -1,4 +1,4 @@
-"""From a configuration to a model, a sampler, a batcher and a placement."""
+"""From a configuration to a model, a sampler, a batcher, a reuse and a placement."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from stepwell.access import FixedBatches, Recent, Uniform, Window
 from stepwell.access.batches import batchers
 from stepwell.access.tppr import TPPR
 from stepwell.buffer.policy import Policy, policies
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core.overrides import override
 from stepwell.core.shapes import Batcher, Model, Sampler
-from stepwell.jobs.experiment import BatchConfig, ModelConfig, PlacementConfig, SamplingConfig
+from stepwell.jobs.experiment import BatchConfig, ModelConfig, PlacementConfig, ReuseConfig, SamplingConfig
 from stepwell.nn import models
 from stepwell.plan.models import feature_widths, settings_of, with_fields
 from stepwell.storage import EventLog
@@ -67,6 +68,17 @@ def build_batches(batches: BatchConfig, seed: int) -> Batcher:
         adaptive = cast("Callable[..., Batcher]", batchers["adaptive"])
         return adaptive(like=batches.size)
     return FixedBatches(batches.size, batches.chunks, seed)
+
+
+def build_reuse(reuse: ReuseConfig) -> EmbeddingReuse | None:
+    """Build what says which embeddings serve again in training, or None.
+
+    Raises:
+        UnknownNameError: If there is no policy of that name.
+    """
+    if not reuse.rows:
+        return None
+    return EmbeddingReuse(reuse.rows, reuse.policy, reuse.max_age, reuse.causal, reuse.gradient)
 
 
 def build_placement(placement: PlacementConfig) -> Policy | None:

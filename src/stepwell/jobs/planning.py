@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, cast, get_args, get_type_hints
 
-from stepwell.jobs.experiment import BatchConfig, Experiment, PlacementConfig, SamplingConfig
+from stepwell.buffer.reuse import EmbeddingReuse
+from stepwell.jobs.experiment import BatchConfig, Experiment, PlacementConfig, ReuseConfig, SamplingConfig
 from stepwell.jobs.link_prediction import LinkPrediction
-from stepwell.jobs.models import build_batches, build_placement, build_sampler
+from stepwell.jobs.models import build_batches, build_placement, build_reuse, build_sampler
 from stepwell.plan import Plan
 from stepwell.plan.options import Asked
 
@@ -40,6 +41,7 @@ def plan_job(
         accuracy=accuracy,
         batches=build_batches(batches, experiment.loop.seed) if moved else None,
         sampler=build_sampler(sampling, job.log) if sampling.sampler != SamplingConfig().sampler else None,
+        reuse=build_reuse(experiment.reuse),
         placement=build_placement(placement) if placement.policy != "none" else None,
         prefetch=batches.prefetch if batches.prefetch != usual.prefetch else None,
         price_per_core_hour=price_per_core_hour,
@@ -56,11 +58,14 @@ def chosen_by(plan: Plan, experiment: Experiment, memory: str | int | None) -> E
     """
     names = plan.names
     batches, sampling, placement = experiment.batches, experiment.sampling, experiment.placement
+    reuse = experiment.reuse
     if names["batches"] in get_args(get_type_hints(BatchConfig)["kind"]):
         batches = replace(batches, kind=cast("Literal['fixed', 'adaptive']", names["batches"]))
     if names["sampler"] in get_args(get_type_hints(SamplingConfig)["sampler"]) and names["sampler"] != sampling.sampler:
         sampling = replace(sampling, sampler=cast("Literal['recent', 'uniform', 'window', 'tppr']", names["sampler"]))
     if names["placement"] != placement.policy and memory is not None:
         placement = PlacementConfig(names["placement"], f"{plan.planner.room_bytes or 0}B")
+    if names["reuse"] != "none" and not reuse.rows:
+        reuse = ReuseConfig(rows=EmbeddingReuse().rows, policy=names["reuse"])
     batches = replace(batches, prefetch=int(names["prefetch"]))
-    return replace(experiment, batches=batches, sampling=sampling, placement=placement)
+    return replace(experiment, batches=batches, sampling=sampling, reuse=reuse, placement=placement)

@@ -38,7 +38,7 @@ def link_prediction(
     """Return a link-prediction job on a log; no training runs yet.
 
     With `memory` or `accuracy` the planner chooses what the experiment leaves at its defaults (batcher, sampler,
-    placement, prefetch), for which it tries a few batches; the choice stands in the job's experiment.
+    reuse, placement, prefetch), for which it tries a few batches; the choice stands in the job's experiment.
 
     Args:
         log: The events.

@@ -9,11 +9,13 @@ from typing import Protocol
 
 from stepwell.access import Pipeline
 from stepwell.buffer.policy import Policy
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core import Cost, PlanNode
 from stepwell.core.shapes import Accuracy, Batcher, Sampler
 from stepwell.plan.options import Asked
 from stepwell.plan.page import plan_page
 from stepwell.plan.predict import Miss, largest_miss
+from stepwell.plan.reuse import measured
 
 TOLERANCE = 0.20
 """A prediction this far off, as a share of it, is a miss of the cost model that the plan reports."""
@@ -74,7 +76,7 @@ class Question:
         accuracy: How exact training must stay.
         batches: The batcher, an object or a name.
         sampler: The sampler, an object or a name.
-        reuse: Rows of a store of embeddings, 0 for none.
+        reuse: Which embeddings serve again, an object or a policy's name, `"none"` for none.
         placement: The policy, an object or a name, `"none"` for none.
         prefetch: Batches ahead.
         price_per_core_hour: What a core costs.
@@ -84,7 +86,7 @@ class Question:
     accuracy: Asked | None = None
     batches: Batcher | str | None = None
     sampler: Sampler | str | None = None
-    reuse: int | None = None
+    reuse: EmbeddingReuse | str | None = None
     placement: Policy | str | None = None
     prefetch: int | None = None
     price_per_core_hour: float | None = None
@@ -158,7 +160,7 @@ class Plan:
         accuracy: Asked | None = None,
         batches: Batcher | str | None = None,
         sampler: Sampler | str | None = None,
-        reuse: int | None = None,
+        reuse: EmbeddingReuse | str | None = None,
         placement: Policy | str | None = None,
         prefetch: int | None = None,
         price_per_core_hour: float | None = None,
@@ -175,7 +177,7 @@ class Plan:
         """Train one epoch on a copy of the model (of a table: load one), and return the plan with what it took."""
         pipeline = self.pipeline()
         taken = self.planner.train(pipeline)
-        return self.measured({**pipeline.measured, **taken})
+        return self.measured({**measured(pipeline), **taken})
 
     def measured(self, costs: Mapping[str, Cost]) -> Plan:
         """Return the plan with what a run measured, by the name of the node."""

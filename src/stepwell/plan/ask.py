@@ -9,6 +9,7 @@ import torch
 from stepwell.access import Shuffled
 from stepwell.access.dense.stage import RowStage
 from stepwell.buffer.policy import Policy
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core import Machine
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.shapes import Batcher, Sampler, Source
@@ -30,6 +31,7 @@ def plan(
     accuracy: Asked = "exact",
     batches: Batcher | str | None = None,
     sampler: Sampler | str | None = None,
+    reuse: EmbeddingReuse | str | None = None,
     placement: Policy | str | None = None,
     prefetch: int | None = None,
     hops: int | None = None,
@@ -40,7 +42,7 @@ def plan(
     probe: bool = True,
     machine: Machine | None = None,
 ) -> Plan:
-    """Plan one epoch of training: choose batcher, sampler, placement and prefetch, and say why.
+    """Plan one epoch of training: choose batcher, sampler, reuse, placement and prefetch, and say why.
 
     What is given is pinned; what is left open is chosen among all that the registries hold. For a table, the loading is
     planned: which prepared rows to keep, and prefetch; there is then no model.
@@ -54,6 +56,8 @@ def plan(
             make another, equally valid training.
         batches: The batcher, an object or a registered name.
         sampler: The sampler, likewise; a model that is meant for one takes that.
+        reuse: Which embeddings below the last layer serve again: an object or a policy's name, `"none"` for none; for
+            models of two hops or more, and best with `hop_time="root"`.
         placement: The policy of rows that do not fit, an object or a registered name; `"none"` for none.
         prefetch: Batches made ahead.
         hops: Levels of neighbours; the model's own by default.
@@ -98,5 +102,5 @@ def plan(
         built.to(where)
     called = name or (model if isinstance(model, str) else type(model).__name__)
     sampler = sampler or meant_for(built)
-    question = Question(memory, accuracy, batches, sampler, None, placement, prefetch, price_per_core_hour)
+    question = Question(memory, accuracy, batches, sampler, reuse, placement, prefetch, price_per_core_hour)
     return TrainingPlanner(log, built, called, wanted, question, machine or this_machine(), probing=probe).plan()

@@ -16,6 +16,7 @@ from stepwell.access.batches import batchers
 from stepwell.access.negatives import Negatives
 from stepwell.access.neighbors import AsOf, HopTime, KeyedBy
 from stepwell.buffer.policy import Policy, policies
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core.errors import InvalidValueError, StepwellError
 from stepwell.core.shapes import Accuracy, Batcher, Sampler
 
@@ -114,6 +115,31 @@ def sampler_options(pin: Sampler | str | None, setting: Setting) -> tuple[Option
             accuracy = "same" if name == "recent" else cast("Accuracy", getattr(made, "accuracy", "changed"))
             found.append(Option(name, cast("Sampler", made), accuracy))
     return _chosen("sampler", found, pin, "recent")
+
+
+def reuse_options(pin: EmbeddingReuse | str | None, *, possible: bool) -> tuple[Option[EmbeddingReuse | None], ...]:
+    """Return no reuse of embeddings and, where it is possible, reuse by the optimal plan.
+
+    Args:
+        pin: The user's choice: an object, the name of a policy, or `"none"` for none.
+        possible: Whether the model has a layer below its last, and reads what is kept of it.
+
+    Raises:
+        InvalidValueError: If reuse is pinned where it is not possible, or there is no such policy.
+    """
+    if pin not in (None, "none") and not possible:
+        raise InvalidValueError("reuse", pin, "none, or a model of at least two hops that reuses (TGN, TGAT)")
+    if isinstance(pin, EmbeddingReuse):
+        return (Option(pin.policy, pin, _of_reuse(pin), pinned=True),)
+    found: list[Option[EmbeddingReuse | None]] = [Option("none", None)]
+    for name in policies if pin is not None else ["mrd"] if possible else []:
+        made = EmbeddingReuse(policy=name)
+        found.append(Option(name, made, _of_reuse(made)))
+    return _chosen("reuse", found, pin, "none")
+
+
+def _of_reuse(reuse: EmbeddingReuse) -> Accuracy:
+    return "bounded" if reuse.causal else "changed"
 
 
 def placement_options(pin: Policy | str | None, budget_bytes: int | None) -> tuple[Option[Policy | None], ...]:

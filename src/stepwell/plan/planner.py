@@ -15,9 +15,11 @@ from typing import NamedTuple, cast
 
 import torch
 
-from stepwell.access import Gather, Pipeline
+from stepwell.access import Pipeline
 from stepwell.access.placement import Family
+from stepwell.access.reuse import ReusedNeighbors
 from stepwell.buffer.policy import Policy
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.buffer.trace import Trace
 from stepwell.core import Cost, Machine, PlanNode
 from stepwell.core.shapes import Batcher, Model, Sampler
@@ -31,11 +33,13 @@ from stepwell.plan.options import (
     batch_options,
     placement_options,
     prefetch_options,
+    reuse_options,
     sampler_options,
 )
 from stepwell.plan.predict import EPOCH, STEP, Work, epoch_of, work_of
-from stepwell.plan.probe import Probe, probe
+from stepwell.plan.probe import Probe, probe, scaled
 from stepwell.plan.reads import Reads, families_below, reads, traces_of
+from stepwell.plan.reuse import Foreseen, can_reuse, foresee, without_features
 from stepwell.plan.statistics import describe, duplicates
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
@@ -45,9 +49,14 @@ WORTH = 0.03
 """Share of an epoch that another option than the usual one must save to be taken."""
 BUSY = 0.8
 """Cores that a step on the CPU had at least, unless other processes took them; below, the plan says so."""
+AROUND = 10
+"""Batches before and behind those that are probed where embeddings are reused: the store fills in about so many."""
 TRACED = 1_000_000
 """Events, from the first on, that policies are followed over; a longer epoch is taken to go on like these."""
-PLACES = ("batches", "sampler", "placement", "prefetch")
+PLACES = ("batches", "sampler", "reuse", "placement", "prefetch")
+
+
+Key = tuple[str, str, str]
 
 
 class Combination(NamedTuple):
@@ -55,6 +64,7 @@ class Combination(NamedTuple):
 
     batches: Option[Batcher]
     sampler: Option[Sampler]
+    reuse: Option[EmbeddingReuse | None]
     placement: Option[Policy | None]
     prefetch: Option[int]
 
@@ -64,9 +74,9 @@ class Combination(NamedTuple):
         return tuple(option.name for option in self)
 
     @property
-    def probed(self) -> tuple[str, str]:
+    def probed(self) -> Key:
         """What of it a probe depends on."""
-        return str(self.batches.value), str(self.sampler.value)
+        return str(self.batches.value), str(self.sampler.value), str(self.reuse.value)
 
 
 @dataclass(eq=False)
@@ -90,9 +100,10 @@ class TrainingPlanner:
     question: Question
     machine: Machine
     probing: bool = True
-    probes: dict[tuple[str, str], Probe] = field(default_factory=dict)
-    read: dict[tuple[str, str, str, int], Reads] = field(default_factory=dict)
-    traces: dict[tuple[str, str], dict[str, Trace]] = field(default_factory=dict)
+    probes: dict[Key, Probe] = field(default_factory=dict)
+    reused: dict[Key, Foreseen] = field(default_factory=dict)
+    read: dict[tuple[Key, str, int], Reads] = field(default_factory=dict)
+    traces: dict[Key, dict[str, Trace]] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> Asked:
@@ -127,6 +138,7 @@ class TrainingPlanner:
         found = (
             batch_options(asked.batches, setting),
             sampler_options(asked.sampler, setting),
+            reuse_options(asked.reuse, possible=can_reuse(self.model, setting.hops)),
             placement_options(asked.placement, self.room_bytes if self._below else None),
             prefetch_options(asked.prefetch),
         )
@@ -142,7 +154,7 @@ class TrainingPlanner:
         every = list(self.combinations())
         usual = every[0]
         for one in every:
-            if sum(a is not b for a, b in zip(one[:2], usual[:2], strict=True)) <= 1:
+            if sum(a is not b for a, b in zip(one[:3], usual[:3], strict=True)) <= 1:
                 self._probed(one)
         while True:
             trees = {one.names: self.tree(one) for one in every}
@@ -155,39 +167,51 @@ class TrainingPlanner:
     def _probed(self, one: Combination) -> Probe:
         key = one.probed
         if key not in self.probes:
-            batcher = one.batches.value
+            build, batcher, reused = self._builder(one), one.batches.value, self._foreseen(one)
             if self.probing:
-                build = self._builder(one)
-                self.probes[key] = probe(build, self.log, batcher, self.model, device=self.setting.device)
+                around = 0 if reused is None else AROUND
+                self.probes[key] = probe(
+                    build, self.log, batcher, self.model, around=around, device=self.setting.device
+                )
             else:
-                self.probes[key] = assume(self._builder(one), self.log, batcher, self.model, self.setting, self.machine)
+                self.probes[key] = assume(build, self.log, batcher, self.model, self.setting, self.machine, reused)
         return self.probes[key]
+
+    def _foreseen(self, one: Combination) -> Foreseen | None:
+        """Return who would be served by kept embeddings, or None if none are kept."""
+        if one.reuse.value is None:
+            return None
+        if one.probed not in self.reused:
+            self.reused[one.probed] = foresee(self._builder(one), self.log, one.batches.value)
+        return self.reused[one.probed]
 
     def _estimated(self, one: Combination) -> Probe:
         """Return the probe of a combination; if there is none, the usual one's, changed as each option alone does."""
         if one.probed in self.probes:
             return self.probes[one.probed]
         usual = next(self.combinations())
-        of_batches = self._probed(usual._replace(batches=one.batches))
-        of_sampler, base = self._probed(usual._replace(sampler=one.sampler)), self._probed(usual)
-        return _scaled(of_batches, of_sampler, base)
+        of_batches, base = self._probed(usual._replace(batches=one.batches)), self._probed(usual)
+        of_sampler = self._probed(usual._replace(sampler=one.sampler))
+        of_reuse = self._probed(usual._replace(reuse=one.reuse))
+        return scaled(scaled(of_batches, of_sampler, base), of_reuse, base)
 
     def _builder(self, one: Combination) -> Callable[[EventLog, Batcher], Pipeline]:
-        return lambda view, batcher: self._pipeline(view, batcher, one.sampler.value, None, 0)
+        return lambda view, batcher: self._pipeline(view, batcher, one)
 
     def _pipeline(
-        self, view: EventLog, batcher: Batcher, sampler: Sampler, placement: Policy | None, prefetch: int
+        self, view: EventLog, batcher: Batcher, one: Combination, placement: Policy | None = None, prefetch: int = 0
     ) -> Pipeline:
         setting = self.setting
         return Pipeline(
             view,
             batcher,
             negatives=setting.negatives,
-            sampler=sampler,
+            sampler=one.sampler.value,
             hops=setting.hops,
             as_of=setting.as_of,
             hop_time=setting.hop_time,
             keyed_by=setting.keyed_by,
+            reuse=one.reuse.value,
             placement=placement,
             prefetch=prefetch,
             seed=setting.seed,
@@ -196,10 +220,13 @@ class TrainingPlanner:
 
     def tree(self, one: Combination) -> PlanNode:
         """Return the predicted plan of one combination."""
-        pipeline = self._pipeline(self.log, one.batches.value, one.sampler.value, None, one.prefetch.value)
+        pipeline = self._pipeline(self.log, one.batches.value, one, None, one.prefetch.value)
         reasons = {node.name: node.why for _, node in pipeline.plan.rows()}
         num_batches = self._num_batches(one.batches)
         work = self._placed(one, work_of(self._estimated(one), num_batches, len(self.log), reasons))
+        reused = self._foreseen(one)
+        if reused is not None:
+            work = replace(work, stages=tuple(_with_hits(node, reused.hit_rate) for node in work.stages))
         return epoch_of(
             work,
             one.prefetch.value,
@@ -214,7 +241,7 @@ class TrainingPlanner:
         room = self.room_bytes
         if room is None or not self._below:
             return work
-        key = (*one.probed, str(one.placement.value), room)
+        key = (one.probed, str(one.placement.value), room)
         if key not in self.read:
             traces = self._traced(one)
             where = self.setting.device
@@ -231,7 +258,7 @@ class TrainingPlanner:
             "the epoch's batches made once beforehand, without features; then the policy",
             Cost(seconds=made + planning, calls=1),
         )
-        return replace(work, stages=stages, before=(before,))
+        return replace(work, stages=stages, before=(*work.before, before))
 
     @cached_property
     def _below(self) -> dict[str, Family]:
@@ -244,10 +271,7 @@ class TrainingPlanner:
     def _traced(self, one: Combination) -> dict[str, Trace]:
         if one.probed not in self.traces:
             view = self.log[: self._traced_events]
-            stages = [
-                stage for stage in self._builder(one)(view, one.batches.value).stages if type(stage) is not Gather
-            ]
-            batches = Pipeline(view, one.batches.value, stages=stages, prefetch=2)
+            batches = without_features(self._builder(one)(view, one.batches.value), one.batches.value, 2)
             self.traces[one.probed] = traces_of(batches, self._below)
         return self.traces[one.probed]
 
@@ -271,7 +295,7 @@ class TrainingPlanner:
         for place, options in zip(PLACES, self.options, strict=True):
             chosen.append(next(option for option in options if option.name == names[place]))
         one = Combination(*chosen)  # type: ignore[arg-type]
-        return self._pipeline(self.log, one.batches.value, one.sampler.value, one.placement.value, one.prefetch.value)
+        return self._pipeline(self.log, one.batches.value, one, one.placement.value, one.prefetch.value)
 
     def ask(self, question: Question) -> Plan:
         """Plan anew under other conditions, with the probes made so far."""
@@ -316,13 +340,22 @@ class TrainingPlanner:
         elif place == "placement" and len(self.options[i]) == 1:
             fits = "all rows fit" if self.room_bytes is None else "the rows are in memory already"
             why = "no memory was named" if self.question.memory is None else fits
+        elif place == "reuse" and not can_reuse(self.model, self.setting.hops):
+            why = "for models of two hops or more that reuse"
         elif not others:
-            why = f"the only one that keeps {self.accuracy}" if place in ("batches", "sampler") else "the only one"
+            why = (
+                f"the only one that keeps {self.accuracy}"
+                if place in ("batches", "sampler", "reuse")
+                else "the only one"
+            )
         elif option is self.options[i][0]:
             why = f"the usual one; no other saves {WORTH:.0%}"
         else:
             usual = next(one for one in others if one[i] is self.options[i][0])
             why = f"saves {1 - here / (costs[usual.names].seconds or here):.0%} against {usual.names[i]}"
+        reused = self._foreseen(best) if place == "reuse" else None
+        if reused is not None:
+            why += f"; {reused.hit_rate:.0%} of the needs beyond a batch are kept"
         return Chosen(place, option.name, why, option.accuracy, next_name, next_s)
 
 
@@ -331,6 +364,13 @@ def _read_too(node: PlanNode, read: Cost) -> PlanNode:
     here = node.predicted
     seconds = (here.seconds or 0.0) + (read.seconds or 0.0)
     return replace(node, predicted=replace(here, size_bytes=read.size_bytes, seconds=seconds, hit_rate=read.hit_rate))
+
+
+def _with_hits(node: PlanNode, hit_rate: float) -> PlanNode:
+    """Return the stage that reuses with its hit rate; others as they are."""
+    if node.name != ReusedNeighbors.__name__:
+        return node
+    return replace(node, predicted=replace(node.predicted, hit_rate=hit_rate))
 
 
 def _differ(one: Combination, other: Combination) -> list[int]:
@@ -343,18 +383,3 @@ def _best(every: list[Combination], seconds: Mapping[tuple[str, ...], float]) ->
     usual = every[0]
     near = [one for one in every if seconds[one.names] <= least * (1 + WORTH)]
     return min(near, key=lambda one: (len(_differ(one, usual)), seconds[one.names]))
-
-
-def _scaled(of_batches: Probe, of_sampler: Probe, base: Probe) -> Probe:
-    """Return the probe of some batches, each part changed by what another sampler alone does to it an event."""
-    events = of_sampler.num_events / base.num_events
-
-    def times(there: Cost, here: Cost) -> float:
-        return (there.seconds or 0.0) / events / here.seconds if here.seconds else 1.0
-
-    there, here = dict(of_sampler.stages), dict(base.stages)
-    stages = tuple(
-        (name, cost * times(there[name], here[name]) if name in there and name in here else cost)
-        for name, cost in of_batches.stages
-    )
-    return replace(of_batches, stages=stages, step=of_batches.step * times(of_sampler.step, base.step))

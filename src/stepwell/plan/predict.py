@@ -45,7 +45,8 @@ def work_of(probe: Probe, num_batches: int, num_events: int, reasons: Mapping[st
     stages = tuple(
         PlanNode(name, reasons.get(name, ""), replace(cost * times, calls=num_batches)) for name, cost in probe.stages
     )
-    return Work(num_batches, num_events, stages, replace(probe.step * times, calls=num_batches))
+    before = tuple(PlanNode(name, reasons.get(name, ""), replace(cost * times, calls=1)) for name, cost in probe.before)
+    return Work(num_batches, num_events, stages, replace(probe.step * times, calls=num_batches), before)
 
 
 def epoch_of(work: Work, prefetch: int, machine: Machine, *, device: str, why: str, step_why: str) -> PlanNode:

@@ -10,36 +10,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from stepwell.access import Pipeline
-from stepwell.core import Batch, Cost, Ids, Slice
+from stepwell.core import Batch, Cost, Slice
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.shapes import Batcher, Model, Source
+from stepwell.core.shapes import Batcher, Model
+from stepwell.plan.given import Build, Given, part_of
+from stepwell.plan.reuse import num_targets
 from stepwell.storage import EventLog
 from stepwell.train import Loop, LoopConfig
 
 REMEMBERED = 20_000
 """Nodes whose newest event the copy of the model observes before a probe, at most."""
-
-Build = Callable[[EventLog, Batcher], Pipeline]
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Slices that are known already."""
-
-    slices: tuple[Slice, ...]
-
-    def cuts(self, source: Source, epoch: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
-        """Yield this rank's slices, those of the one epoch there is."""
-        return islice(iter(self.slices), shard[0], None, shard[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +37,14 @@ class Probe:
         num_events: Their events.
         stages: Cost of each stage of the pipeline, by its name in the plan, first to last.
         step: Cost of the model's steps; rows are the distinct targets of all levels.
+        before: Cost of what a stage planned for these batches before the first of them.
     """
 
     num_batches: int
     num_events: int
     stages: tuple[tuple[str, Cost], ...]
     step: Cost
+    before: tuple[tuple[str, Cost], ...] = ()
 
     @property
     def make_s(self) -> float:
@@ -72,6 +60,7 @@ def probe(
     *,
     places: int = 5,
     run: int = 3,
+    around: int = 0,
     limit_s: float = 4.0,
     device: torch.device | str = "cpu",
 ) -> Probe:
@@ -86,6 +75,8 @@ def probe(
         model: The model, an `nn.Module`.
         places: Places of the stream to probe, evenly spread.
         run: Consecutive batches at each.
+        around: Batches before them, which the model sees but does not learn, and batches behind them, which it does not
+            see: for stages that keep what earlier batches made, and plan for later ones.
         limit_s: No new place is begun after so many seconds.
         device: Where the model runs.
 
@@ -93,7 +84,8 @@ def probe(
         InvalidValueError: If the log has no events, or the model is no module.
 
     Cost:
-        `(places + 1) run` steps at most, of which the first `run` are not counted, and a copy of the model.
+        `(places + 1) run` steps at most, of which the first `run` are not counted, `places around` forward passes, and
+        a copy of the model.
     """
     cuts = tuple(batcher.cuts(log, 0))
     if not cuts:
@@ -108,8 +100,8 @@ def probe(
         for number in _order(places):
             first = min(int((number + 0.5) / places * len(cuts)), max(0, len(cuts) - run))
             if not found:
-                _train(build, log, cuts[max(0, first - run) :][:run], twin, device)
-            found.append(_train(build, log, cuts[first : first + run], twin, device))
+                _train(build, log, cuts, max(0, first - run), run, 0, twin, device)
+            found.append(_train(build, log, cuts, first, run, around, twin, device))
             if time.perf_counter() - begin > limit_s:
                 break
     return _sum(found)
@@ -120,29 +112,53 @@ def _order(places: int) -> list[int]:
     return sorted(range(places), key=lambda place: abs(place - (places - 1) / 2))
 
 
-def _train(build: Build, log: EventLog, cuts: Sequence[Slice], model: Model, device: torch.device | str) -> Probe:
-    origin = cuts[0].begin
-    view = log[origin : cuts[-1].end]
-    here = tuple(Slice(0, i, cut.begin - origin, cut.end - origin) for i, cut in enumerate(cuts))
+def _train(
+    build: Build,
+    log: EventLog,
+    cuts: Sequence[Slice],
+    first: int,
+    run: int,
+    around: int,
+    model: Model,
+    device: torch.device | str,
+) -> Probe:
+    last = min(first + run, len(cuts))
+    view, here, warm = part_of(log, cuts, first, last, around)
     pipeline = build(view, Given(here))
-    remember(model, build, log, origin)
+    remember(model, build, log, cuts[first - warm].begin)
     loop = Loop(model, pipeline, LoopConfig())
-    seconds, core_s, rows = 0.0, 0.0, 0
-    for batch in pipeline.epoch(0):
+    seconds, core_s, rows, events, earlier = 0.0, 0.0, 0, 0, dict[str, Cost]()
+    for number, batch in enumerate(pipeline.epoch(0), 1):
+        if number <= warm:
+            with torch.no_grad():
+                model.score(batch)
+                model.observe(batch)
+            earlier = pipeline.measured
+            continue
         wall, core = time.perf_counter(), time.process_time()
         loop.step(batch)
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize()
         seconds, core_s = seconds + time.perf_counter() - wall, core_s + time.process_time() - core
-        rows += _rows(batch)
+        rows, events = rows + num_targets(batch), events + len(batch)
+        if number == warm + last - first:
+            break
     names = [node.name for _, node in reversed(pipeline.plan.rows())]
     measured = pipeline.measured
-    stages = tuple((name, measured[name]) for name in names if name in measured)
-    return Probe(len(cuts), len(view), stages, Cost(rows, None, seconds, calls=len(cuts), core_s=core_s))
+    share = events / len(view)
+    before = tuple((name, measured[name] * share) for name in names if name in measured and _plans(name))
+    stages = tuple(
+        (name, _less(measured[name], earlier.get(name))) for name in names if name in measured and not _plans(name)
+    )
+    return Probe(last - first, events, stages, Cost(rows, None, seconds, calls=last - first, core_s=core_s), before)
 
 
-def _rows(batch: Batch) -> int:
-    return sum(len(cast("Ids", level.node)) for level in batch.levels_of()) if "levels" in batch else len(batch)
+def _plans(name: str) -> bool:
+    return name.startswith("Plan ")
+
+
+def _less(cost: Cost, earlier: Cost | None) -> Cost:
+    return cost if earlier is None else replace(cost + earlier * -1.0, hit_rate=cost.hit_rate)
 
 
 def remember(model: Model, build: Build, log: EventLog, before: int) -> None:
@@ -167,14 +183,40 @@ def remember(model: Model, build: Build, log: EventLog, before: int) -> None:
     if not len(rows):
         return
     batch = next(iter(build(log, Given((Slice(0, 0, 0, len(rows), rows),))).epoch(0)))
+    plain = Batch(batch.slice, **{name: batch[name] for name in batch if name != "reuse"})
     with torch.no_grad():
-        model.observe(batch)
+        model.observe(plain)
 
 
 def _sum(parts: Sequence[Probe]) -> Probe:
-    stages = []
-    for i, (name, _) in enumerate(parts[0].stages):
-        stages.append((name, sum((part.stages[i][1] for part in parts), Cost())))
+    def added(costs: Sequence[tuple[tuple[str, Cost], ...]]) -> tuple[tuple[str, Cost], ...]:
+        return tuple((name, sum((cost[i][1] for cost in costs), Cost())) for i, (name, _) in enumerate(costs[0]))
+
     step = sum((part.step for part in parts), Cost())
     events, batches = sum(part.num_events for part in parts), sum(part.num_batches for part in parts)
-    return Probe(batches, events, tuple(stages), step)
+    stages, before = added([part.stages for part in parts]), added([part.before for part in parts])
+    return Probe(batches, events, stages, step, before)
+
+
+def scaled(these: Probe, other: Probe, base: Probe) -> Probe:
+    """Return a probe, each part changed by what the option of another place alone does to it an event.
+
+    Args:
+        these: With one place's option.
+        other: With another place's.
+        base: With the usual options.
+    """
+    if other is base:
+        return these
+    events = other.num_events / base.num_events
+
+    def times(there: Cost, here: Cost) -> float:
+        return (there.seconds or 0.0) / events / here.seconds if here.seconds else 1.0
+
+    stages = tuple(
+        (there[0], cost * times(there[1], here[1]))
+        for (_, cost), there, here in zip(these.stages, other.stages, base.stages, strict=True)
+    )
+    share = these.num_events / other.num_events
+    before = {name: cost * share for name, cost in other.before} | dict(these.before)
+    return replace(these, stages=stages, step=these.step * times(other.step, base.step), before=tuple(before.items()))

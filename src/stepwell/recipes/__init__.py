@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from stepwell.core.registry import Registry
 from stepwell.jobs import Experiment
-from stepwell.jobs.experiment import DataConfig, EvaluationConfig, ModelConfig, SamplingConfig
+from stepwell.jobs.experiment import DataConfig, EvaluationConfig, ModelConfig, ReuseConfig, SamplingConfig
 from stepwell.train import LoopConfig
 
 recipes: Registry[Callable[[], Experiment]] = Registry("recipe")
@@ -108,6 +108,28 @@ def zebra_wikipedia() -> Experiment:
 def zebra_collegemsg() -> Experiment:
     """Zebra on CollegeMsg."""
     return _zebra("collegemsg")
+
+
+def _orca(data: str) -> Experiment:
+    return Experiment(
+        data=DataConfig(data),
+        model=ModelConfig("tgn"),
+        sampling=SamplingConfig(hops=2, hop_time="root"),
+        reuse=ReuseConfig(rows=1_000),
+        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
+    )
+
+
+@recipes.register("orca_wikipedia")
+def orca_wikipedia() -> Experiment:
+    """Orca on jodie-wikipedia (Li et al. 2023: TGN of two layers; here a thousand embeddings serve again, causally)."""
+    return _orca("jodie-wikipedia")
+
+
+@recipes.register("orca_collegemsg")
+def orca_collegemsg() -> Experiment:
+    """Orca on CollegeMsg."""
+    return _orca("collegemsg")
 
 
 def _tpnet(data: str) -> Experiment:

@@ -89,6 +89,18 @@ def test_a_plan_is_asked_under_other_conditions(here: Path, capsys: pytest.Captu
     assert choices["prefetch"] == "0" and choices["batches"] == "adaptive"
 
 
+def test_reuse_is_set_like_any_other_setting(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", "edits.csv", *COLUMNS]) == 0
+    capsys.readouterr()
+    more = sets("sampling.hops=2", "sampling.k=3", "sampling.hop_time=root", "reuse.rows=1000")
+    assert main(["plan", "edits", "--json", *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["experiment"]["reuse"]["rows"] == 1000
+    assert {one["place"]: one["name"] for one in found["choices"]}["reuse"] == "mrd"
+    assert main(["plan", "edits", "--what-if", "reuse=none", "--json", *more]) == 0
+    assert {one["place"]: one["name"] for one in json.loads(capsys.readouterr().out)["choices"]}["reuse"] == "none"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
