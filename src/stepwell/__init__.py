@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stepwell.nn import TGN as TGN
     from stepwell.nn import DyRep as DyRep
     from stepwell.nn import GraphMixer as GraphMixer
+    from stepwell.nn import OutOfCore as OutOfCore
     from stepwell.nn import TPNet as TPNet
     from stepwell.nn import Zebra as Zebra
     from stepwell.storage import EventLog as EventLog
@@ -68,7 +69,7 @@ _HOME = {
     "buffer": ("LRU", "SIEVE", "Belady", "DensityGreedy", "EmbeddingReuse", "Interval", "StaticHot"),
     "evaluate": ("check_leak",),
     "jobs": ("link_prediction", "node_classification"),
-    "nn": ("APAN", "JODIE", "TGAT", "TGN", "DyRep", "GraphMixer", "TPNet", "Zebra"),
+    "nn": ("APAN", "JODIE", "TGAT", "TGN", "DyRep", "GraphMixer", "OutOfCore", "TPNet", "Zebra"),
     "storage": ("EventLog", "Lake", "open"),
 }
 _PACKAGE = {name: package for package, names in _HOME.items() for name in names}
@@ -96,6 +97,7 @@ __all__ = [
     "HistoricalNegatives",
     "Interval",
     "Lake",
+    "OutOfCore",
     "Pipeline",
     "Recent",
     "Shuffled",
