@@ -113,10 +113,10 @@ def test_scores_stand_beside_what_needs_no_training(log: EventLog, experiment: E
 
 @pytest.mark.parametrize("model", list(models))
 def test_every_model_trains_with_features_and_without(log: EventLog, experiment: Experiment, model: str) -> None:
-    bare = EventLog.from_arrays(log.src, log.dst, log.time, num_nodes=log.num_nodes)
-    chosen = override(experiment, [f"model.name={model}", "loop.epochs=1", "sampling.k=3", "evaluation.ranking=50"])
-    for one in (log[:600], bare[:600]):
-        one = EventLog.from_arrays(one.src, one.dst, one.time, num_nodes=log.num_nodes)
+    chosen = override(experiment, [f"model.name={model}", "loop.epochs=1", "sampling.k=4", "evaluation.ranking=50"])
+    rows = log.src[:600], log.dst[:600], log.time[:600]
+    for features in (np.ones((600, 3), np.float32), None):
+        one = EventLog.from_arrays(*rows, features=features, num_nodes=log.num_nodes)
         assert np.isfinite(link_prediction(one, experiment=chosen).fit().history[0].loss)
 
 
