@@ -23,7 +23,7 @@ from stepwell.buffer.policy import Policy, Replacement, policies
 from stepwell.buffer.reuse import EmbeddingReuse, ReuseCounts, Reused, Slots
 from stepwell.buffer.trace import Trace
 from stepwell.core import Batch, Cost, Draw, Ids, Level, Machine, Neighborhood, Statistics
-from stepwell.core.errors import PlanError
+from stepwell.core.errors import InvalidValueError, PlanError
 from stepwell.core.shapes import Accuracy, Sampler
 from stepwell.storage import EventLog
 
@@ -65,6 +65,9 @@ class ReusedNeighbors:
         find: Finds neighbours exactly, one level a layer of the model.
         reuse: What is kept, and how.
 
+    Raises:
+        InvalidValueError: If `find` keys its targets by node alone, whose embeddings have no time of their own.
+
     Cost:
         `O(U K)` a layer for U targets and misses, instead of `O(U K^hops)`. Planning makes the epoch's queries and
         samples once a layer below the last.
@@ -75,6 +78,8 @@ class ReusedNeighbors:
     """
 
     def __init__(self, find: Neighbors, reuse: EmbeddingReuse) -> None:
+        if find.keyed_by != "node_time":
+            raise InvalidValueError("keyed_by", find.keyed_by, "'node_time' with reuse")
         self.find, self.reuse = find, reuse
         self._top = Neighbors(find.log, find.sampler, 1, find.as_of, find.hop_time, find.keyed_by, find.seed)
         self._run: _Run | None = None

@@ -46,6 +46,11 @@ def test_settings_out_of_range_are_refused(options, name):
         EmbeddingReuse(**options)
 
 
+def test_reuse_wants_targets_that_are_keyed_by_node_and_time(stream):
+    with pytest.raises(InvalidValueError, match="`keyed_by`"):
+        Pipeline(stream, sampler=Recent(K), as_of="batch", keyed_by="node", reuse=EmbeddingReuse())
+
+
 def test_an_unknown_policy_is_refused_with_a_hint():
     with pytest.raises(UnknownNameError, match="Did you mean 'lru'"):
         EmbeddingReuse(policy="lrue")
