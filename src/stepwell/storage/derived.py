@@ -15,9 +15,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TextIO, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -116,22 +116,42 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for other in parent.glob(f"{prefix}*"):
         _sweep(other)
-    folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    with (folder / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = _claimed(parent, prefix)
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _claimed(parent: Path, prefix: str) -> tuple[Path, TextIO]:
+    """Make a folder and hold its lock; try again if it was swept away between the two."""
+    while True:
+        folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        with suppress(FileNotFoundError):
+            lock = (folder / _LOCK).open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / _LOCK).exists():
+                return folder, lock
+            lock.close()
+
+
 def _sweep(folder: Path) -> None:
-    """Remove a folder whose lock nobody holds."""
+    """Remove a folder whose lock nobody holds, or that has none: its maker died before it had one, or while tidying.
+
+    A maker's first file is its lock, so a folder that holds others and no lock is nobody's.
+    """
     try:
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
+    except FileNotFoundError:
+        try:
+            folder.rmdir()
+        except OSError:
+            if not (folder / _LOCK).exists():
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         return
 
