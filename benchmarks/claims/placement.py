@@ -115,7 +115,8 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
         "placement_rewritten": worst,
     }
     out_of_reach = (
-        " Interval fetches the least possible in every cell (see placement_optimal): nothing could fetch less. A tier "
+        " Where rows are only read, Interval fetches the least possible, by Belady's theorem; placement_optimal checks "
+        "one-hop node cells. A tier "
         "for 1 % of the rows, or one that a 2-hop batch overflows, leaves any policy little to save."
     )
     whys = {"placement_vs_lru": note + out_of_reach}
