@@ -116,8 +116,8 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
     }
     out_of_reach = (
         " Where rows are only read, Interval fetches the least possible, by Belady's theorem; placement_optimal checks "
-        "one-hop node cells. A tier "
-        "for 1 % of the rows, or one that a 2-hop batch overflows, leaves any policy little to save."
+        "one-hop node cells. A tier for 1 % of the rows, or one that a 2-hop batch overflows, leaves any policy little "
+        "to save."
     )
     whys = {"placement_vs_lru": note + out_of_reach}
     return [Result(claim, figure, table, quality, (0,), whys.get(claim, note)) for claim, figure in figures.items()]
