@@ -173,7 +173,8 @@ def _accuracy(*, quick: bool) -> Result:
         runs = [_train(log, reuse, epochs, seed) for seed in seeds]
         found[name] = {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
     gap = float(found["reuse"]["ap_batches"]) - float(found["no reuse"]["ap_batches"])
-    why = "" if gap >= -0.3 else "The cause is not established: two seeds, a few epochs and one learning rate, tried once."
+    missed = "The cause is not established: two seeds, a few epochs and one learning rate, tried once."
+    why = "" if gap >= -0.3 else missed
     return Result("orca_accuracy", gap, found, {"epochs": epochs, "learning rate": LEARNING_RATE}, seeds, why)
 
 
