@@ -1,0 +1,25 @@
+"""Which rows to keep, label or train on: a selector is a space to measure in and a search for the rows."""
+
+from stepwell.prepare.select.searches import Centres, Coverage, Herding, Leaders, RandomRows
+from stepwell.prepare.select.selection import Selection
+from stepwell.prepare.select.selector import Selector, select_rows, selectors
+from stepwell.prepare.select.solvers import Lazy, Naive, OnTorch, Sieve, Stochastic
+from stepwell.prepare.select.spaces import space
+
+__all__ = [
+    "Centres",
+    "Coverage",
+    "Herding",
+    "Lazy",
+    "Leaders",
+    "Naive",
+    "OnTorch",
+    "RandomRows",
+    "Selection",
+    "Selector",
+    "Sieve",
+    "Stochastic",
+    "select_rows",
+    "selectors",
+    "space",
+]

@@ -1,0 +1,223 @@
+"""Facility location and everything built on it: the theorems of the Camel paper, with their conditions."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from stepwell.kernels.coverage import (
+    distances,
+    distances_reference,
+    farthest_first,
+    greedy_cover,
+    greedy_cover_reference,
+    leaders,
+    match_mean,
+)
+from stepwell.prepare.coreset import delta_cover, merge_reduce, quotas, select_coreset
+from stepwell.prepare.select import Coverage, Lazy, Naive, OnTorch, Selector, Sieve, Stochastic, selectors
+
+POINTS = st.integers(1, 24).flatmap(
+    lambda n: st.tuples(
+        arrays(np.float32, (n, 3), elements=st.floats(-100, 100, width=32)),
+        arrays(np.int64, n, elements=st.integers(0, 3)),
+    )
+)
+SOLVERS = [Lazy(), Naive(), Stochastic(), Sieve(), OnTorch()]
+
+
+def cloud(seed, n, d=3, classes=3):
+    draw = np.random.default_rng(seed)
+    return draw.normal(size=(n, d)).astype(np.float32), draw.integers(0, classes, n)
+
+
+def objective(z, y, index):
+    pair = distances_reference(z, z)
+    return pair.max() - delta_cover(z, y, np.asarray(index, np.int64))
+
+
+@given(POINTS, st.integers(1, 5))
+def test_distances_are_those_of_the_definition_and_zero_for_equal_rows(data, copies):
+    z = np.repeat(data[0], copies, 0) + np.float32(1e4)
+    found, exact = distances(z, z), distances_reference(z, z)
+    assert np.allclose(found, exact, rtol=2e-3, atol=1e-6)
+    assert (found[exact == 0] == 0).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+@given(data=POINTS, budget=st.integers(1, 12))
+@settings(max_examples=40)
+def test_weights_are_counts_rows_are_distinct_and_each_class_has_a_row(solver, data, budget):
+    z, y = data
+    found = Selector(search=Coverage(solver)).select(z, y, budget)
+    assert len(set(found.index.tolist())) == len(found.index) <= budget
+    assert (found.weight >= 1).all()
+    if budget >= len(np.unique(y)):
+        assert set(y[found.index]) == set(y)
+        assert found.weight.sum() == len(z)
+        for label in np.unique(y):
+            assert found.weight[y[found.index] == label].sum() == (y == label).sum()
+        assert found.cover == pytest.approx(delta_cover(z, y, found.index), rel=1e-3, abs=1e-4)
+
+
+@given(data=POINTS, budget=st.integers(1, 12))
+def test_lazy_greedy_reaches_what_naive_greedy_reaches(data, budget):
+    z, y = data
+    lazy, naive = (Selector(search=Coverage(solver)).select(z, y, budget) for solver in (Lazy(), Naive()))
+    assert lazy.index.tolist() == naive.index.tolist() or lazy.cover == pytest.approx(naive.cover, rel=1e-5, abs=1e-5)
+    assert lazy.evaluations <= naive.evaluations + len(z)
+
+
+@given(st.integers(0, 999), st.integers(2, 30), st.integers(1, 10))
+def test_one_group_is_picked_as_the_reference_says(seed, n, budget):
+    z, _ = cloud(seed, n)
+    weight = np.random.default_rng(seed).integers(1, 5, n).astype(np.float64)
+    pair = distances(z, z)
+    found = greedy_cover(pair.ravel(), np.array([0, n]), weight, budget, np.full(n, pair.max(), np.float32))
+    assert found.picks.tolist() == greedy_cover_reference(pair.astype(np.float64), weight, budget, float(pair.max()))
+    assert (np.diff(found.gains) <= 1e-9 * found.gains[0]).all()
+
+
+def test_greedy_is_within_its_guarantee_of_the_best_choice():
+    worst = 1.0
+    for seed in range(60):
+        z, y = cloud(seed, 10, classes=1)
+        best = max(objective(z, y, chosen) for chosen in combinations(range(10), 3))
+        ratio = objective(z, y, select_coreset(z, y, 3).index) / best
+        worst = min(worst, ratio)
+        sieve = Selector(search=Coverage(Sieve(0.1))).select(z, y, 3)
+        assert objective(z, y, sieve.index) >= (0.5 - 0.1) * best
+    assert worst >= 1 - 1 / np.e
+    assert worst >= 0.95
+
+
+def test_the_objective_is_monotone_and_submodular():
+    draw = np.random.default_rng(5)
+    for seed in range(100):
+        z, y = cloud(seed, 12)
+        order = draw.permutation(12)
+        small, large, extra = order[:3], order[:7], order[8]
+        gain_small = objective(z, y, [*small, extra]) - objective(z, y, small)
+        gain_large = objective(z, y, [*large, extra]) - objective(z, y, large)
+        assert gain_small >= gain_large - 1e-9
+        assert gain_large >= -1e-9
+
+
+def test_the_loss_of_a_coreset_is_within_its_bound_for_any_parameters():
+    draw = np.random.default_rng(0)
+    for seed in range(100):
+        z, y = cloud(seed, 40, classes=2)
+        found = select_coreset(z, y, int(draw.integers(2, 12)))
+        theta = draw.normal(size=3) * 10 ** draw.uniform(-2, 2)
+        loss = np.logaddexp(0, -(2 * y - 1) * (z @ theta))
+        error = abs(loss.mean() - (found.weight * loss[found.index]).sum() / len(z))
+        assert error <= found.loss_bound(float(np.linalg.norm(theta))) * (1 + 1e-6)
+
+
+def test_separated_clusters_get_one_row_each_with_their_size_as_weight():
+    sizes = [5, 20, 7, 1]
+    z = np.concatenate(
+        [np.full((n, 2), 100.0 * i) + np.random.default_rng(i).normal(size=(n, 2)) for i, n in enumerate(sizes)]
+    )
+    found = select_coreset(z, None, 4)
+    assert sorted(found.weight.tolist()) == sorted(map(float, sizes))
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_copies_of_one_row_need_one_representative(solver):
+    z = np.full((30, 4), 7.3, np.float32)
+    found = Selector(search=Coverage(solver)).select(z, None, 5)
+    assert found.weight.tolist() == [30.0]
+    assert found.cover == 0
+
+
+def test_a_budget_of_all_rows_covers_everything_at_no_distance():
+    z, y = cloud(1, 20)
+    found = select_coreset(z, y, 20)
+    assert found.cover == 0
+    assert found.weight.tolist() == [1.0] * 20
+
+
+def test_the_sample_of_a_stochastic_search_changes_little():
+    z, _ = cloud(2, 400, d=8)
+    exact, sampled = (Selector(search=Coverage(s)).select(z, None, 40).cover for s in (Lazy(), Stochastic(0.1)))
+    far = distances_reference(z, z).max()
+    assert far - sampled >= (1 - 1 / np.e - 0.1) * (far - exact)
+    assert sampled <= 1.1 * exact
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 120))
+def test_quotas_fill_like_water(sizes, budget):
+    sizes = np.array(sizes)
+    given_ = quotas(sizes, budget)
+    assert given_.sum() == min(budget, sizes.sum())
+    assert (given_ <= sizes).all()
+    spare = given_[given_ < sizes]
+    if len(spare):
+        assert given_.max() - spare.min() <= 1
+
+
+def test_merging_and_reducing_keeps_weight_and_its_running_bound():
+    draw = np.random.default_rng(3)
+    everything, labels = [], []
+    z, y, weight, bound = np.empty((0, 2), np.float32), np.empty(0, np.int64), np.empty(0), 0.0
+    for turn in range(20):
+        new, new_y = draw.normal(turn / 5, 1, (50, 2)).astype(np.float32), draw.integers(0, 3, 50)
+        everything.append(new)
+        labels.append(new_y)
+        both, both_y = np.concatenate([z, new]), np.concatenate([y, new_y])
+        left = merge_reduce(both, both_y, np.concatenate([weight, np.ones(50)]), 21)
+        z, y, weight, bound = both[left.index], both_y[left.index], left.weight, bound + left.cost
+        every, every_y = np.concatenate(everything), np.concatenate(labels)
+        pair = distances_reference(every, z)
+        pair[every_y[:, None] != y[None]] = np.inf
+        assert pair.min(1).sum() <= bound * (1 + 1e-5) + 1e-6
+        for label in range(3):
+            assert weight[y == label].sum() == pytest.approx((every_y == label).sum())
+        assert max(left.counts.values()) - min(left.counts.values()) <= 1
+    assert bound > 0
+
+
+@given(st.integers(0, 200), st.integers(1, 6))
+def test_farthest_first_is_within_twice_the_best_radius(seed, k):
+    z, _ = cloud(seed, 9, d=2)
+    picks, near = farthest_first(z, k, np.full(9, np.inf, np.float32))
+    pair = distances_reference(z, z)
+    best = min(pair[:, list(chosen)].min(1).max() for chosen in combinations(range(9), k))
+    assert near.max() <= 2 * best + 1e-5
+    assert np.allclose(near, pair[:, picks].min(1), atol=1e-5)
+
+
+@given(st.integers(0, 200))
+def test_a_herd_follows_the_mean_as_well_as_any_next_row_could(seed):
+    z = np.random.default_rng(seed).normal(size=(12, 3))
+    picks = match_mean(z, 6)
+    assert len(set(picks.tolist())) == 6
+    for turn in range(6):
+        errors = [np.linalg.norm(z.mean(0) - z[[*picks[:turn], i]].mean(0)) for i in range(12) if i not in picks[:turn]]
+        assert np.linalg.norm(z.mean(0) - z[picks[: turn + 1]].mean(0)) <= min(errors) + 1e-9
+
+
+@given(POINTS, st.floats(0, 50))
+def test_leaders_are_apart_and_every_row_is_near_one_of_its_class(data, radius):
+    z, y = data
+    kept = leaders(z, y, radius)
+    pair = distances_reference(z, z)
+    pair[y[:, None] != y[None]] = np.inf
+    assert (pair[:, kept].min(1) <= radius * (1 + 1e-6) + 1e-6).all()
+    apart = pair[np.ix_(kept, kept)] + np.where(np.eye(len(kept)) > 0, np.inf, 0)
+    assert (apart > radius * (1 - 1e-6) - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", sorted(selectors))
+def test_every_named_selector_gives_the_same_choice_for_the_same_seed(name):
+    z, y = cloud(4, 60)
+    one, two = (selectors[name].select(z, y, 0.2, seed=3) for _ in range(2))
+    assert one.index.tolist() == two.index.tolist()
+    assert one.weight.sum() == pytest.approx(60)
+    table = one.table(np.arange(60) + 1000)
+    assert table.column_names == ["_row", "weight", "rank"]
+    assert table["_row"].to_pylist() == sorted(table["_row"].to_pylist())
