@@ -122,11 +122,24 @@ class Neighbors:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with its levels."""
-        index, log_time = self.log.index, np.asarray(self.log.snapshot.time)
-        draw = Draw(self.seed, "neighbors", batch.slice.epoch)
+        log_time = np.asarray(self.log.snapshot.time)
         key = NODE if self.keyed_by == "node" else BATCH if self.as_of == "batch" else EVENT
         src, candidate, at, event = (cast("Ids", batch.array(name)) for name in ("src", "candidate", "time", "event"))
         node, time, before, src_row, candidate_row = root_targets(src, candidate, at, event, log_time, key)
+        levels, nodes, events = self.below(node, time, before, batch.slice.epoch)
+        return batch.give(levels=levels, src_row=src_row, candidate_row=candidate_row, nodes=nodes, events=events)
+
+    def below(self, node: Ids, time: Ids, before: Ids, epoch: int) -> tuple[tuple[Level, ...], Ids, Ids]:
+        """Return the levels of distinct targets, and the distinct nodes and events below and beside them.
+
+        Args:
+            node: Targets, int64 `[U]`.
+            time: When they are asked, int64 `[U]`.
+            before: Their visible prefix of the log, int64 `[U]`.
+            epoch: Keys the draws of random samplers.
+        """
+        index, log_time = self.log.index, np.asarray(self.log.snapshot.time)
+        draw = Draw(self.seed, "neighbors", epoch)
         levels: list[Level] = []
         nodes: Ids = node
         for hop in range(self.hops):
@@ -140,7 +153,7 @@ class Neighbors:
             levels.append(Level(node, time, before, hood, below[3], below[4], below[4]))
             node, time, before = below[:3]
         events, placed = _number_events(levels)
-        return batch.give(levels=placed, src_row=src_row, candidate_row=candidate_row, nodes=nodes, events=events)
+        return placed, nodes, events
 
     def cost(self, stats: Statistics, machine: Machine) -> Cost:
         """Predict one epoch: rows are those of the widest level, or the distinct events if these are more."""

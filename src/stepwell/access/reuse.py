@@ -14,8 +14,10 @@ from itertools import islice
 from typing import NamedTuple, cast
 
 import numpy as np
+import torch
 
 from stepwell.access.dedup import distinct_ids, distinct_nodes, query_keys
+from stepwell.access.gather import Gather
 from stepwell.access.neighbors import AsOf, HopTime, Neighbors
 from stepwell.access.serving import Asked, Kept, Served, serve
 from stepwell.buffer.mrd import reuse_trace
@@ -23,6 +25,7 @@ from stepwell.buffer.policy import Policy, Replacement, policies
 from stepwell.buffer.reuse import EmbeddingReuse, ReuseCounts, Reused, Slots
 from stepwell.buffer.trace import Trace
 from stepwell.core import Batch, Cost, Draw, Ids, Level, Machine, Neighborhood, Statistics
+from stepwell.core.batch import Array
 from stepwell.core.errors import InvalidValueError, PlanError
 from stepwell.core.shapes import Accuracy, Sampler
 from stepwell.storage import EventLog
@@ -140,6 +143,22 @@ class ReusedNeighbors:
             self._run = self._begin([None] * (self.find.hops - 1))
         return self._serve(batch, self._run)
 
+    def exact(self, batch: Batch, rows: Ids) -> Batch:
+        """Return what some of a batch's targets need if nothing is reused, with features: a batch of no events.
+
+        Args:
+            batch: A batch of this stage.
+            rows: Rows of its level 0, int64 `[S]`.
+
+        Cost:
+            `O(S K^hops)`; features are read where the log has them.
+        """
+        level = batch.levels_of()[0]
+        node, time, before = (_on_host(part)[rows] for part in (level.node, level.time, level.before))
+        levels, nodes, events = self.find.below(node, time, before, batch.slice.epoch)
+        seconds = {"seconds": batch["seconds"]} if "seconds" in batch else {}
+        return Gather(self.find.log)(Batch(batch.slice, levels=levels, nodes=nodes, events=events, **seconds))
+
     def cost(self, stats: Statistics, machine: Machine) -> Cost:
         """Predict one epoch: that of one hop, and a pass over its places a layer below."""
         one = self._top.cost(stats, machine)
@@ -241,14 +260,14 @@ class _Layer:
     def step(self, served: Served, computed: np.ndarray, batch: int, reuse: EmbeddingReuse) -> Reused:
         """Move on: note what is pulled, let the policy decide, note what is pushed."""
         pull = self._slots.slot_of[served.pulled].astype(np.int64)
-        age = int((batch - self._slots.made_in[pull]).sum())
+        age = batch - self._slots.made_in[pull]
         touched, _ = distinct_ids(np.concatenate([served.pulled, served.miss[0], computed[0]]))
         rows, slots = self._slots.apply(self._tier.step(touched), computed[0], computed[1], batch)
         in_batch, shared, hit, missed = served.places.tolist()
-        counts = ReuseCounts(in_batch, len(pull), served.miss.shape[1], shared, hit, missed, age)
+        counts = ReuseCounts(in_batch, len(pull), served.miss.shape[1], shared, hit, missed, int(age.sum()))
         self.counts += counts
         first, node = batch == 0, computed[0][rows]
-        return Reused(pull, served.pulled, rows, slots, node, first, reuse.rows, reuse.gradient, counts)
+        return Reused(pull, served.pulled, age, rows, slots, node, first, reuse.rows, reuse.gradient, counts)
 
 
 class _Run:
@@ -256,6 +275,10 @@ class _Run:
 
     def __init__(self, layers: list[_Layer]) -> None:
         self.layers, self.batch = layers, 0
+
+
+def _on_host(part: Array) -> Ids:
+    return cast("Ids", part.numpy(force=True) if isinstance(part, torch.Tensor) else part)
 
 
 def _policy(reuse: EmbeddingReuse) -> Policy:

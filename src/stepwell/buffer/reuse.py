@@ -122,6 +122,7 @@ class Reused:
     Args:
         pull_slot: Slots of the pulled rows, int64 `[P]`.
         pull_node: Their nodes, int64 `[P]`.
+        pull_age: How many batches ago each was made, int64 `[P]`.
         push_row: Computed rows to be kept once the batch is observed, int64 `[Q]`.
         push_slot: Where, int64 `[Q]`; distinct.
         push_node: Their nodes, int64 `[Q]`.
@@ -133,6 +134,7 @@ class Reused:
 
     pull_slot: Array
     pull_node: Array
+    pull_age: Array
     push_row: Array
     push_slot: Array
     push_node: Array

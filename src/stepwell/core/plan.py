@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -152,6 +153,11 @@ class PlanNode:
             measured=costs.get(self.name, self.measured),
             children=tuple(child.with_measured(costs) for child in self.children),
         )
+
+    def with_below(self, nodes: Mapping[str, tuple[PlanNode, ...]]) -> PlanNode:
+        """Return the tree with more nodes below some, by name, above what feeds these."""
+        children = tuple(child.with_below(nodes) for child in self.children)
+        return replace(self, children=(*nodes.get(self.name, ()), *children))
 
     def rows(self, depth: int = 0) -> list[tuple[int, PlanNode]]:
         """Return (depth, node) pairs, root first."""

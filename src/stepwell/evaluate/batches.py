@@ -18,6 +18,7 @@ from stepwell.access import (
     UniformNegatives,
 )
 from stepwell.access.negatives import Negatives
+from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.core.batch import Slice
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.shapes import Batcher, Sampler, Source
@@ -67,6 +68,7 @@ def evaluation_for(
     keyed_by: Literal["node_time", "node"] = "node_time",
     negatives: Negatives | None = None,
     streams: bool = False,
+    reuse: EmbeddingReuse | None = None,
     prefetch: int = 2,
     device: torch.device | str | None = None,
 ) -> Evaluation:
@@ -81,6 +83,8 @@ def evaluation_for(
         keyed_by: What is a distinct target.
         negatives: Those of a file, where the protocol says so.
         streams: Whether the model has `stream`; then streaming state needs no batches of one event.
+        reuse: Embeddings below the last layer serve again while answers are scored, from an empty store on; the scores'
+            protocol says so. None: all are computed for their own query. With one level there is nothing to reuse.
         prefetch: Batches made ahead.
         device: Where the tensors go.
 
@@ -97,11 +101,14 @@ def evaluation_for(
         as_of=protocol.as_of,
         hop_time=hop_time,
         keyed_by=keyed_by,
+        reuse=reuse if hops > 1 else None,
         prefetch=prefetch,
         seed=protocol.seed,
         device=device,
     )
     named = protocol if protocol.data else replace(protocol, data=view.name)
+    if reuse is not None and hops > 1:
+        named = replace(named, reuse=str(reuse))
     return Evaluation(pipeline, named, split.unseen if protocol.events == "inductive" else None)
 
 

@@ -43,6 +43,8 @@ class Protocol:
         grid: Whether batches are counted from the first event of the "log" or of the "part".
         pooling: Whether a metric is taken over all answers, or is the mean of its values over the batches.
         data: The data set, `name@version`.
+        reuse: Which embeddings below the last layer served again while answers were scored; empty: none, all were
+            computed for their own query, as the field does.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Protocol:
     grid: Literal["log", "part"] = "part"
     pooling: Pooling = "pooled"
     data: str = ""
+    reuse: str = ""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -93,6 +96,8 @@ class Protocol:
             f"queries see as of {self.as_of}",
             "pooled" if self.pooling == "pooled" else f"mean over batches of {self.batch_size}",
         ]
+        if self.reuse:
+            parts.append(f"embeddings reused ({self.reuse})")
         return "; ".join(parts)
 
     def on(self, part: Part, *, seed: int | None = None) -> Protocol:

@@ -122,7 +122,9 @@ class PlacementConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReuseConfig:
-    """Which embeddings below the last layer serve again in training; evaluation computes all of them.
+    """Which embeddings below the last layer serve again in training.
+
+    Evaluation computes all of them, unless `evaluation.reuse` asks for the same there.
 
     For models of two hops or more that reuse, best with `sampling.hop_time="root"`. See `buffer.reuse.EmbeddingReuse`.
 
@@ -132,6 +134,8 @@ class ReuseConfig:
         max_age: Kept embeddings older than so many batches are computed anew; None: none is too old.
         causal: A target reads no embedding of a later time than its own.
         gradient: Whether neighbours computed in the same batch pass gradient on.
+        measure_every: Of one training batch in so many, the staleness of what it reuses is sampled, for the report;
+            that takes about half a step's time. 0: never.
     """
 
     rows: int = 0
@@ -139,6 +143,11 @@ class ReuseConfig:
     max_age: int | None = None
     causal: bool = True
     gradient: Gradient = "block"
+    measure_every: int = 25
+
+    def __post_init__(self) -> None:
+        if self.measure_every < 0:
+            raise InvalidValueError("reuse.measure_every", self.measure_every, "at least 1, or 0 for never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +159,14 @@ class EvaluationConfig:
             `"p3"` (rank all destinations). The final table holds P1 and P3.
         batch_size: Events an evaluation batch, fixed however training is batched.
         ranking: Events that the final one-vs-many ranking covers at most; 0 for all.
+        reuse: Whether answers are scored with reused embeddings, as training is. The scores then say so, and do not
+            compare with others.
     """
 
     protocol: ProtocolName = "p1"
     batch_size: int = 200
     ranking: int = 0
+    reuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ from stepwell.evaluate.split import InductiveSplit
 from stepwell.jobs.experiment import Experiment, ProtocolName
 from stepwell.jobs.models import build_batches, build_model, build_placement, build_reuse, build_sampler
 from stepwell.nn import EdgeBank, MostRecent, PopTrack
+from stepwell.nn.staleness import Staleness, meter_for
 from stepwell.plan import Plan, Setting, plan
 from stepwell.plan.options import Asked
 from stepwell.plan.predict import EPOCH, STEP
-from stepwell.plan.reuse import measured
+from stepwell.plan.reuse import measured, staleness_rows
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
 from stepwell.train import Callback, Epoch, Loop, load_model, save_model
@@ -50,6 +51,8 @@ class Result:
         baselines: What needs no training, under the same protocols.
         plan: The plan with the measured column.
         seconds: Wall time of training and validation.
+        staleness: How stale the embeddings were that the last epoch reused, and what Theorem 5 bounds; None if none
+            were, or none was sampled.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Result:
     baselines: tuple[tuple[str, Report], ...]
     plan: PlanNode
     seconds: float
+    staleness: Staleness | None = None
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -146,7 +150,15 @@ class LinkPrediction:
     @property
     def plan(self) -> PlanNode:
         """EXPLAIN: what one epoch is expected to take, stage by stage; once `fit` has run, measured beside it."""
-        return self.planned.tree.with_measured(self._measured)
+        tree = self.planned.tree.with_measured(self._measured)
+        if self._reuse_in_tests() is not None:
+            tree = replace(tree, why=f"{tree.why}; evaluation reuses embeddings too, so its scores are not exact")
+        return tree.with_below(staleness_rows(self.staleness))
+
+    @property
+    def staleness(self) -> Staleness | None:
+        """How stale the embeddings were that the latest epoch of `fit` reused, as far as was sampled."""
+        return None if self.watched is None else self.watched.staleness
 
     @cached_property
     def planned(self) -> Plan:
@@ -222,21 +234,21 @@ class LinkPrediction:
             DivergedError: If a loss is not finite.
             CheckpointError: If `resume` finds a checkpoint of other settings.
         """
-        predicted = self.planned
+        _ = self.planned  # before training, which changes the model
         loop = self._loop(epochs)
         trained = loop.fit(resume=resume, callbacks=callbacks)
         if self.watched is not None and self.watched.num_batches:
             last = trained.history[-1]
             whole = Cost(float(last.num_events), None, last.seconds, calls=self.watched.num_batches)
             self._measured = {**measured(self.training), EPOCH: whole, STEP: self.watched.step}
-        tree = predicted.tree.with_measured(self._measured)
         reports = tuple(loop.test(evaluation) for evaluation in self._tests())
         if self.folder is not None:
             loop.restore()
             self._catch_up()
             write_state(self.folder / "current", lambda writer: save_model(self.model, writer.child("model")))
         name = self.experiment.model.name
-        return Result(name, trained.history, reports, self._baselines(), tree, trained.seconds)
+        baselines = self._baselines()
+        return Result(name, trained.history, reports, baselines, self.plan, trained.seconds, self.staleness)
 
     def evaluate(self, protocol: ProtocolName) -> Report:
         """Score the test events with the best state of the folder's run."""
@@ -292,7 +304,8 @@ class LinkPrediction:
         config = replace(config, epochs=config.epochs if epochs is None else epochs)
         if config.monitor not in protocol.metrics:
             config = replace(config, monitor=protocol.metrics[0])
-        self.watched = Watched(self.training)
+        every, stages = self.experiment.reuse.measure_every, self.training.stages
+        self.watched = Watched(self.training, meter_for(self.model, stages, every, config.seed) if every else None)
         return Loop(self.model, self.watched, config, validation, self.folder)
 
     def _load(self, name: str) -> None:
@@ -333,9 +346,21 @@ class LinkPrediction:
             hops=sampling.hops,
             hop_time=sampling.hop_time,
             keyed_by="node" if once else "node_time",
+            reuse=self._reuse_in_tests() if sample else None,
             prefetch=self.experiment.batches.prefetch,
             device=self.device,
         )
+
+    def _reuse_in_tests(self) -> EmbeddingReuse | None:
+        """Return what evaluation reuses: nothing, unless it was asked to."""
+        if not self.experiment.evaluation.reuse:
+            return None
+        reuse = build_reuse(self.experiment.reuse)
+        if reuse is None or self.experiment.sampling.hops == 1:
+            raise InvalidValueError(
+                "evaluation.reuse", self.experiment.evaluation.reuse, "false without reuse.rows and two hops or more"
+            )
+        return reuse
 
     def _catch_up(self) -> None:
         """Let the model observe the test events, so that its state is that after the log's end."""

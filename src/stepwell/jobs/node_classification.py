@@ -72,6 +72,7 @@ class NodeClassification:
             result.baselines,
             result.plan,
             result.seconds,
+            result.staleness,
             labels=self.classify(),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from stepwell.core.plan import Cost
 from stepwell.evaluate import Score
 from stepwell.jobs.experiment import Experiment
 from stepwell.jobs.link_prediction import Result
+from stepwell.nn.staleness import Staleness
 from stepwell.plan import largest_miss
 from stepwell.view import Fact, Page, Preformatted, Section, Table, Text, charts
 
@@ -23,7 +25,12 @@ from stepwell.view import Fact, Page, Preformatted, Section, Table, Text, charts
 def write_run(result: Result, experiment: Experiment, folder: Path, *, notes: tuple[str, ...] = ()) -> None:
     """Write `result.json`, `predictions.parquet` and `report.html` into a run's folder."""
     write_predictions(result.predictions, folder / "predictions.parquet")
-    rows = {"scores": score_rows(result.scores), "plan": plan_rows(result.plan), "seconds": result.seconds}
+    rows = {
+        "scores": score_rows(result.scores),
+        "plan": plan_rows(result.plan),
+        "seconds": result.seconds,
+        "staleness": None if result.staleness is None else asdict(result.staleness),
+    }
     write_text(folder / "result.json", json.dumps(rows, indent=2))
     report_page(result, experiment, notes=notes).write(folder / "report.html")
 
@@ -49,6 +56,7 @@ def report_page(result: Result, experiment: Experiment, *, notes: tuple[str, ...
                 *([] if miss is None else [Text(f"{str(miss).capitalize()}.")]),
             ),
         ),
+        *_staleness(result.staleness),
         Section("Setting", (Preformatted(experiment.to_json(), "configuration of the run"),)),
     ]
     if notes:
@@ -119,6 +127,18 @@ def _score_table(result: Result, index: int) -> Table:
     ]
     columns = ["model", *(m if pooling == "pooled" else f"{m}, mean over batches" for m, pooling in names)]
     return Table(columns, rows, f"{report.protocol}; {len(report.predictions):,} events")
+
+
+def _staleness(found: Staleness | None) -> tuple[Section, ...]:
+    """Return what there is to say of reused embeddings, if there were any."""
+    if found is None:
+        return ()
+    columns = ["layer", "age in batches", "places", "off, mean", "off, worst", "norm"]
+    rows: list[list[str | float]] = [
+        [str(g.layer), f"{g.youngest} to {g.oldest}", str(g.num), g.mean, g.worst, g.norm] for g in found.groups
+    ]
+    table = Table(columns, rows, "norm of the difference between a reused embedding and the same computed anew")
+    return (Section("Reused embeddings", (table, Text(f"Outputs: {found.outputs}."), Text(found.conditions))),)
 
 
 def _curves(result: Result) -> tuple[charts.Chart, ...]:

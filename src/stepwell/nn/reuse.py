@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -26,6 +28,7 @@ class RowReuse:
         self._stores: list[HistoricalStore] = []
         self._made: list[tuple[Reused, torch.Tensor]] = []
         self._batch: object = None
+        self._watched: list[torch.Tensor] | None = None
 
     @property
     def stores(self) -> tuple[HistoricalStore, ...]:
@@ -48,6 +51,12 @@ class RowReuse:
             float32 `[R + P, D]`: `h` with or without its gradient, then the pulled rows as constants; `h` itself if
             nothing is reused.
         """
+        rows = self._read(batch, depth, h)
+        if self._watched is not None:
+            self._watched.append(rows)
+        return rows
+
+    def _read(self, batch: Batch, depth: int, h: torch.Tensor) -> torch.Tensor:
         levels = cast("tuple[Reused, ...]", batch["reuse"]) if "reuse" in batch else ()
         if depth >= len(levels):
             return h
@@ -59,6 +68,15 @@ class RowReuse:
             return rows
         return torch.cat([rows, self._store(depth, reused, h).pull(slots, column(reused.pull_node))])
 
+    @contextmanager
+    def watched(self) -> Iterator[list[torch.Tensor]]:
+        """Collect, while the block runs, what `below` returns: the last level's first."""
+        self._watched = []
+        try:
+            yield self._watched
+        finally:
+            self._watched = None
+
     def passed(self, batch: Batch) -> bool:
         """Say whether the latest forward pass was that of this batch, or the batch reuses nothing."""
         return "reuse" not in batch or (self._batch is not None and self._batch is batch["nodes"])
@@ -66,9 +84,9 @@ class RowReuse:
     def commit(self) -> None:
         """Push what the latest forward pass made."""
         for depth, (reused, h) in zip(reversed(range(len(self._made))), self._made, strict=True):
-            store = self._store(depth, reused, h)
             if reused.first:
-                store.clear()
+                self._begin(depth, reused, h)
+            store = self._store(depth, reused, h)
             store.push(column(reused.push_slot), column(reused.push_node), h[column(reused.push_row)])
         self._made, self._batch = [], None
 
@@ -94,6 +112,14 @@ class RowReuse:
         self.forget()
         while reader.has(str(len(self._stores))):
             self._stores.append(HistoricalStore.saved(reader.child(str(len(self._stores))), device))
+
+    def _begin(self, depth: int, reused: Reused, h: torch.Tensor) -> None:
+        """Empty a store; one of another size (a test may reuse more rows than training) is made anew."""
+        store = self._store(depth, reused, h)
+        if len(store.values) == reused.capacity:
+            store.clear()
+        else:
+            self._stores[depth] = HistoricalStore(reused.capacity, h.shape[1], h.device, h.dtype)
 
     def _store(self, depth: int, reused: Reused, h: torch.Tensor) -> HistoricalStore:
         while len(self._stores) <= depth:

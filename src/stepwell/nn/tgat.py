@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
-from stepwell.core.batch import Batch
+from stepwell.core.batch import Batch, Level
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.state import StateReader, StateWriter
 from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
 from stepwell.nn.linear import take
+from stepwell.nn.lipschitz import Constants, Rows, attention_constants, edges_of, spectral
 from stepwell.nn.memory import MemoryState
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
@@ -109,6 +110,15 @@ class TGAT(nn.Module):
             past = attention(h, self_row, x, places_of(level, seconds_of(batch)), below)
             h = merge(torch.cat([past, take(h, self_row)], 1) if h.shape[1] else past)
         return h
+
+    def constants(self, layer: int, batch: Batch, level: Level, at: torch.Tensor, rows: Rows) -> Constants:
+        """Return how far the layer above `layer` carries differences, see `staleness.Bounded`."""
+        edge = edges_of(self.time, self.event_dim, batch, level, at)
+        near, own = attention_constants(cast("TemporalAttention", self.attention[layer]), rows, edge)
+        first, _, second = cast("tuple[nn.Linear, nn.Module, nn.Linear]", tuple(self.merge[layer].children()))
+        width, after = self.settings.dim, spectral(second.weight)
+        past, self_row = spectral(first.weight[:, :width]), spectral(first.weight[:, width:])
+        return Constants(after * torch.maximum(past, self_row + past * own), near)
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Return logits `[B, C]`: how likely each source meets each candidate at its time."""

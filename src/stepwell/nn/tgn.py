@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
-from stepwell.core.batch import Batch
+from stepwell.core.batch import Batch, Level
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.state import StateReader, StateWriter
 from stepwell.kernels.products import linear
@@ -16,6 +16,7 @@ from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
 from stepwell.nn.digest import Digest, bottom_rows, digest, write_back
 from stepwell.nn.linear import take
+from stepwell.nn.lipschitz import Constants, Rows, attention_constants, edges_of, spectral
 from stepwell.nn.memory import STATE_SIZE, MemoryState, NodeMemory
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
@@ -139,6 +140,13 @@ class TGN(nn.Module):
             out = out + linear(take(h, self_row), *skip.parameters())
             h = torch.relu(out) if depth < self.hops - 1 else out
         return h
+
+    def constants(self, layer: int, batch: Batch, level: Level, at: torch.Tensor, rows: Rows) -> Constants:
+        """Return how far the layer above `layer` carries differences, see `staleness.Bounded`."""
+        edge = edges_of(self.time, self.event_dim, batch, level, at)
+        near, own = attention_constants(cast("TemporalAttention", self.attention[layer]), rows, edge)
+        skip = spectral(cast("nn.Linear", self.skip[layer]).weight)
+        return Constants((skip + own).clamp(min=1), near)
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Return logits `[B, C]`: how likely each source meets each candidate at its time."""

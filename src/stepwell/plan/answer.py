@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from stepwell.access import Pipeline
 from stepwell.buffer.policy import Policy
@@ -92,6 +93,18 @@ class Question:
     price_per_core_hour: float | None = None
 
 
+class Trained(NamedTuple):
+    """What one epoch took and showed.
+
+    Args:
+        costs: By the name of the plan's node.
+        more: Lines that stand below a node only after a run, by its name.
+    """
+
+    costs: Mapping[str, Cost]
+    more: Mapping[str, tuple[PlanNode, ...]] = MappingProxyType({})
+
+
 class Planner(Protocol):
     """Who made a plan: builds its pipeline and answers other questions about the same data."""
 
@@ -99,7 +112,7 @@ class Planner(Protocol):
     def room_bytes(self) -> int | None: ...
     def pipeline(self, names: Mapping[str, str]) -> Pipeline: ...
     def ask(self, question: Question) -> Plan: ...
-    def train(self, pipeline: Pipeline) -> Mapping[str, Cost]: ...
+    def train(self, pipeline: Pipeline) -> Trained: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +190,8 @@ class Plan:
         """Train one epoch on a copy of the model (of a table: load one), and return the plan with what it took."""
         pipeline = self.pipeline()
         taken = self.planner.train(pipeline)
-        return self.measured({**measured(pipeline), **taken})
+        done = self.measured({**measured(pipeline), **taken.costs})
+        return replace(done, tree=done.tree.with_below(taken.more))
 
     def measured(self, costs: Mapping[str, Cost]) -> Plan:
         """Return the plan with what a run measured, by the name of the node."""

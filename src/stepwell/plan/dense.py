@@ -19,7 +19,7 @@ from stepwell.access.dense.stage import RowStage
 from stepwell.core import Cost, Machine, PlanNode
 from stepwell.core.errors import PlanError
 from stepwell.core.shapes import Batcher, Source
-from stepwell.plan.answer import Alternative, Chosen, Plan, Question
+from stepwell.plan.answer import Alternative, Chosen, Plan, Question, Trained
 from stepwell.plan.options import PREFETCH
 from stepwell.storage.units import to_bytes
 
@@ -163,15 +163,15 @@ class DensePlanner:
         given = {name: getattr(question, name) for name in Question.__slots__ if getattr(question, name) is not None}
         return replace(self, question=Question(**{**kept, **given})).plan()
 
-    def train(self, pipeline: Pipeline) -> dict[str, Cost]:
-        """Load two epochs and return what the second took, by the name of the node."""
+    def train(self, pipeline: Pipeline) -> Trained:
+        """Load two epochs and return what the second took."""
         for _ in pipeline.epoch(0):
             pass
         begin, core, rows = time.perf_counter(), time.process_time(), 0
         for batch in pipeline.epoch(1):
             rows += len(batch)
         seconds, core_s = time.perf_counter() - begin, time.process_time() - core
-        return {LOAD: Cost(float(rows), None, seconds, core_s=core_s)}
+        return Trained({LOAD: Cost(float(rows), None, seconds, core_s=core_s)})
 
 
 def _timed(pipeline: Pipeline) -> tuple[dict[str, Cost], int]:

@@ -23,7 +23,7 @@ from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.buffer.trace import Trace
 from stepwell.core import Cost, Machine, PlanNode
 from stepwell.core.shapes import Batcher, Model, Sampler
-from stepwell.plan.answer import Alternative, Chosen, Plan, Question
+from stepwell.plan.answer import Alternative, Chosen, Plan, Question, Trained
 from stepwell.plan.formula import assume
 from stepwell.plan.options import (
     Asked,
@@ -39,7 +39,7 @@ from stepwell.plan.options import (
 from stepwell.plan.predict import EPOCH, STEP, Work, epoch_of, work_of
 from stepwell.plan.probe import Probe, probe, scaled
 from stepwell.plan.reads import Reads, families_below, reads, traces_of
-from stepwell.plan.reuse import Foreseen, can_reuse, foresee, without_features
+from stepwell.plan.reuse import Foreseen, can_reuse, foresee, staleness_rows, without_features
 from stepwell.plan.statistics import describe, duplicates
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
@@ -304,10 +304,11 @@ class TrainingPlanner:
         other = replace(self, question=Question(**{**kept, **given}))
         return other.plan()
 
-    def train(self, pipeline: Pipeline) -> dict[str, Cost]:
-        """Train a copy of the model for one epoch; return the cost of the whole and of the steps."""
-        whole, step = Watched(pipeline).train(self.model)
-        return {EPOCH: whole, STEP: step}
+    def train(self, pipeline: Pipeline) -> Trained:
+        """Train a copy of the model for one epoch; return what it took, and how stale what it reused was."""
+        watched = Watched(pipeline)
+        whole, step = watched.train(self.model)
+        return Trained({EPOCH: whole, STEP: step}, staleness_rows(watched.staleness))
 
     def _explained(self, best: Combination, every: list[Combination], trees: dict[tuple[str, ...], PlanNode]) -> Plan:
         costs = {names: tree.predicted for names, tree in trees.items()}

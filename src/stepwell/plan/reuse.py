@@ -13,9 +13,10 @@ from typing import cast
 from stepwell.access import Gather, Pipeline
 from stepwell.access.reuse import ReusedNeighbors
 from stepwell.buffer.reuse import ReuseCounts
-from stepwell.core import Batch, Cost, Ids
+from stepwell.core import Batch, Cost, Ids, PlanNode
 from stepwell.core.shapes import Batcher
 from stepwell.nn.reuse import RowReuse
+from stepwell.nn.staleness import Staleness
 from stepwell.plan.given import Build, Given, part_of
 from stepwell.storage import EventLog
 
@@ -89,6 +90,19 @@ def served(pipeline: Pipeline) -> ReuseCounts:
     """Return how neighbours were served in the running epoch, over all layers."""
     parts = (counts for stage in pipeline.stages if isinstance(stage, ReusedNeighbors) for counts in stage.counts)
     return sum(parts, ReuseCounts())
+
+
+def staleness_rows(found: Staleness | None) -> dict[str, tuple[PlanNode, ...]]:
+    """Return what a plan says of staleness after a run: lines below the stage that reuses, by its name."""
+    if found is None:
+        return {}
+    lines = []
+    for layer in found.layers:
+        places = sum(group.num for group in found.of(layer))
+        lines.append(PlanNode(f"Staleness, layer {layer}", found.about(layer), measured=Cost(rows=places)))
+    about = f"{found.outputs}; sampled in one batch of {found.every}, without dropout"
+    cost = Cost(rows=found.outputs.num, seconds=found.seconds, calls=found.batches)
+    return {ReusedNeighbors.__name__: (*lines, PlanNode("Staleness, output", about, measured=cost))}
 
 
 def measured(pipeline: Pipeline) -> dict[str, Cost]:

@@ -1,4 +1,4 @@
-"""Tell apart, in any training loop, the time of its steps from the time it waits for batches."""
+"""Watch a training loop: the time of its steps apart from that of its batches, and how stale what it reuses is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import torch
 from stepwell.access import Pipeline
 from stepwell.core import Batch, Cost
 from stepwell.core.shapes import Model
+from stepwell.core.state import StateReader, StateWriter
+from stepwell.nn.staleness import Staleness, StalenessMeter, meter_for
 from stepwell.train import Loop, LoopConfig
 
 
@@ -20,10 +22,11 @@ class Watched:
 
     Args:
         pipeline: Gives the batches.
+        meter: Samples the staleness of reused embeddings, outside the clock; None: nobody does.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, meter: StalenessMeter | None = None) -> None:
+        self.pipeline, self.meter = pipeline, meter
         self.step_s = 0.0
         self.num_batches = 0
 
@@ -33,11 +36,28 @@ class Watched:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch; the clock starts anew."""
         self.step_s, self.num_batches = 0.0, 0
+        if self.meter is not None:
+            self.meter.clear()
         for batch in self.pipeline.epoch(epoch, start):
+            if self.meter is not None:
+                self.meter.see(batch)
             begin = time.perf_counter()
             yield batch
             self.step_s += time.perf_counter() - begin
             self.num_batches += 1
+
+    def save(self, writer: StateWriter) -> None:
+        """Record where the pipeline stands, and what its stages know."""
+        self.pipeline.save(writer)
+
+    def load(self, reader: StateReader) -> None:
+        """Return the pipeline to where it stood."""
+        self.pipeline.load(reader)
+
+    @property
+    def staleness(self) -> Staleness | None:
+        """How stale what the latest epoch reused was, so far; None if nothing was sampled."""
+        return None if self.meter is None else self.meter.report()
 
     @property
     def step(self) -> Cost:
@@ -50,6 +70,7 @@ class Watched:
         One batch is learnt beforehand, so that nothing is measured that happens once a process.
         """
         twin = copy.deepcopy(model)
+        self.meter = meter_for(twin, self.pipeline.stages)
         cast("torch.nn.Module", twin).train()
         loop = Loop(twin, self, LoopConfig())
         with torch.random.fork_rng():

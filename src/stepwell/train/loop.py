@@ -21,7 +21,7 @@ from stepwell.core.batch import Batch
 from stepwell.core.errors import CheckpointError, InvalidValueError
 from stepwell.core.log import logger
 from stepwell.core.progress import Task, progress
-from stepwell.core.shapes import Model
+from stepwell.core.shapes import Model, Stateful
 from stepwell.core.state import Json, StateReader, StateWriter, read_state, state_exists, write_state
 from stepwell.evaluate import Evaluation, Report
 from stepwell.train.config import LoopConfig
@@ -96,7 +96,8 @@ class Loop:
 
     Args:
         model: A module with `score`, `observe` and `forget`, already on the device of the batches.
-        train: Gives the batches of each epoch.
+        train: Gives the batches of each epoch. If it has `save` and `load` (a pipeline's save the state of its stages),
+            they are part of every checkpoint.
         config: The settings.
         validation: What is validated after each epoch, or None.
         folder: Where `last` and `best` are kept; None keeps the best in memory and cannot resume.
@@ -205,12 +206,15 @@ class Loop:
         save_model(self.model, writer.child("model"))
         save_optimizer(self._optimizer, writer.child("optimizer"))
         save_generators(writer.child("generators"))
+        if isinstance(self.train, Stateful):
+            self.train.save(writer.child("batches"))
 
     def load(self, reader: StateReader) -> None:
         """Continue from what `save` recorded.
 
         Raises:
-            CheckpointError: If it was made with other settings (more epochs and another patience are allowed).
+            CheckpointError: If it was made with other settings (more epochs and another patience are allowed), or
+                with other batches.
         """
         self._check_settings(cast("dict[str, Json]", reader.value("config")))
         self.state.load(reader)
@@ -220,6 +224,8 @@ class Loop:
         for group, own in zip(self._optimizer.param_groups, recordable, strict=True):
             group["capturable"] = own  # what this run's device can do, whatever the checkpoint's could
         load_generators(reader.child("generators"))
+        if isinstance(self.train, Stateful) and reader.has("batches"):
+            self.train.load(reader.child("batches"))
 
     @property
     def _out_of_patience(self) -> bool:

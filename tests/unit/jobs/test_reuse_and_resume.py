@@ -1,5 +1,7 @@
 """A job reuses embeddings in training alone, and one that was killed amid an epoch ends in the bits it would have."""
 
+import json
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -7,13 +9,15 @@ import pytest
 import torch
 
 from stepwell import storage
+from stepwell.access import Pipeline
 from stepwell.access.reuse import ReusedNeighbors
 from stepwell.core import Batch
-from stepwell.core.errors import InvalidValueError, UnknownNameError
+from stepwell.core.errors import InvalidValueError, ProtocolError, UnknownNameError
 from stepwell.core.overrides import override
 from stepwell.datasets.synthetic import Habits, habits
 from stepwell.jobs import Experiment, LinkPrediction, link_prediction
 from stepwell.jobs.planning import chosen_by, plan_job
+from stepwell.jobs.report import write_run
 from stepwell.plan import plan
 from stepwell.recipes import recipes
 from stepwell.storage import EventLog
@@ -91,6 +95,70 @@ def test_training_reuses_and_evaluation_does_not(log: EventLog) -> None:
         assert evaluation is not None
         batch = next(iter(evaluation.batches))
         assert "reuse" not in batch and "levels" in batch
+
+
+def test_evaluation_reuses_only_when_asked_to_and_then_says_so(log: EventLog) -> None:
+    default = link_prediction(log, experiment=experiment(*REUSE))
+    asked = link_prediction(log, experiment=experiment(*REUSE, "evaluation.reuse=true"))
+    for job, wanted in ((default, False), (asked, True)):
+        for evaluation in (*job._tests(), job._loop(1).validation):
+            assert evaluation is not None
+            batches = evaluation.batches
+            assert isinstance(batches, Pipeline)
+            assert ("ReusedNeighbors" in str(batches.plan)) == wanted
+            assert ("embeddings reused (rows=12" in str(evaluation.protocol)) == wanted
+            assert all(("reuse" in batch) == wanted for batch in islice(batches, 2))
+    assert "evaluation reuses" not in str(default.plan) and "evaluation reuses" in str(asked.plan)
+
+
+def test_scores_with_reuse_are_others_and_do_not_compare_with_exact_ones(log: EventLog) -> None:
+    """Both are trained alike; a rate of zero keeps the same weights, whichever epoch validates best."""
+    still = [*REUSE, "loop.epochs=1", "loop.learning_rate=1e-12", "reuse.rows=3"]
+    exact = link_prediction(log, experiment=experiment(*still)).fit()
+    loose = link_prediction(log, experiment=experiment(*still, "evaluation.reuse=true")).fit()
+    assert exact.reports[0].protocol.reuse == ""
+    assert [score.value for score in exact.scores] != [score.value for score in loose.scores]
+    with pytest.raises(ProtocolError, match="reuse"):
+        _ = exact.scores[0] - loose.scores[0]
+    assert [name for name, _ in loose.baselines] and "edgebank" in loose.table
+
+
+@pytest.mark.parametrize("more", [["sampling.hops=2"], ["reuse.rows=12"]])
+def test_evaluation_with_reuse_of_nothing_is_refused(log: EventLog, more: list[str]) -> None:
+    with pytest.raises(InvalidValueError, match="without reuse"):
+        link_prediction(log, experiment=experiment(*more, "evaluation.reuse=true"))._tests()
+
+
+def test_a_run_with_reuse_reports_its_staleness_and_what_bounds_it(log: EventLog, tmp_path: Path) -> None:
+    chosen = experiment(*REUSE, "loop.epochs=1", "reuse.measure_every=2")
+    job = link_prediction(log, experiment=chosen, folder=tmp_path)
+    result = job.fit()
+    found = result.staleness
+    assert found is not None and found.layers == (1,) and found.batches == len(job.training) // 2
+    assert found.outputs.held == found.outputs.num and found.outputs.bound is not None
+    assert max(group.oldest for group in found.groups) > 0
+    for text in (str(result.plan), str(job.plan)):
+        assert "Staleness, layer 1" in text and "bound of Theorem 5" in text
+    assert "one batch of 2" in found.conditions
+    write_run(result, chosen, tmp_path)
+    written = json.loads((tmp_path / "result.json").read_text())["staleness"]
+    assert written["outputs"]["num"] == found.outputs.num and len(written["groups"]) == len(found.groups)
+    assert "Reused embeddings" in (tmp_path / "report.html").read_text()
+
+
+def test_sampling_the_staleness_changes_no_score_and_can_be_left_out(log: EventLog) -> None:
+    runs = {
+        every: link_prediction(log, experiment=experiment(*REUSE, f"reuse.measure_every={every}")).fit()
+        for every in (0, 1)
+    }
+    assert runs[0].staleness is None and "Staleness" not in str(runs[0].plan)
+    assert runs[1].staleness is not None
+    assert [score.value for score in runs[0].scores] == [score.value for score in runs[1].scores]
+
+
+def test_a_run_without_reuse_has_no_staleness(log: EventLog) -> None:
+    result = link_prediction(log, experiment=experiment("reuse.measure_every=1", "loop.epochs=1")).fit()
+    assert result.staleness is None and "Staleness" not in str(result.plan)
 
 
 def test_a_run_with_reuse_reports_its_hit_rate(log: EventLog) -> None:

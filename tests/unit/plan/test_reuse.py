@@ -96,6 +96,15 @@ def test_an_analysed_plan_shows_the_hit_rate_beside_the_predicted_one(log: Event
     assert node(done.tree, "Plan ReusedNeighbors").predicted.seconds
 
 
+def test_an_analysed_plan_says_how_stale_what_it_reused_was(log: EventLog, deep: TGN, here: Machine) -> None:
+    asked = {"setting": SETTING, "machine": here, "prefetch": 0, "batches": FixedBatches(20), "probe": False}
+    done = plan(log, deep, reuse=STORE, **asked).analyze()  # type: ignore[arg-type]
+    stage = node(done.tree, "ReusedNeighbors")
+    assert [found.name for found in stage.children][:2] == ["Staleness, layer 1", "Staleness, output"]
+    assert "bound of Theorem 5" in str(done) and "in one batch of 25" in str(done)
+    assert "Staleness" not in str(plan(log, deep, **asked).analyze())  # type: ignore[arg-type]
+
+
 def test_combinations_that_were_not_probed_are_estimated_with_reuse(log: EventLog, deep: TGN, here: Machine) -> None:
     found = plan(log, deep, setting=SETTING, machine=here, accuracy="changed")
     assert len(found.alternatives) == len({one.names for one in found.alternatives})
