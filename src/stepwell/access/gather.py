@@ -82,7 +82,9 @@ class Gather:
         return frozenset() if feature is None else frozenset({field})
 
     def __str__(self) -> str:
-        return f"Gather({', '.join(sorted(self.gives)) or 'nothing'})"
+        laid_out = sum(sweep.laid_out_bytes for sweep in self._tiers.sweeps.values())
+        note = f"; {laid_out / 1e9:.1f} GB laid out anew on disk" if laid_out else ""
+        return f"Gather({', '.join(sorted(self.gives)) or 'nothing'}{note})"
 
     @property
     def counts(self) -> Mapping[str, TierCounts]:

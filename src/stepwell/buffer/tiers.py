@@ -22,6 +22,7 @@ from stepwell.buffer.policy import Replacement
 from stepwell.core.batch import Ids
 from stepwell.core.errors import InvalidValueError
 from stepwell.kernels import gather_rows
+from stepwell.kernels.gather import copy_rows
 from stepwell.kernels.tiers import apply_moves, probe, unmark
 from stepwell.storage.arena import Arena
 
@@ -336,7 +337,7 @@ class _Host:
         return self._store[slots]
 
     def _put(self, slots: Places, found: Array | torch.Tensor, places: Ids) -> None:
-        self._store[slots] = cast("Array", found)[places]
+        copy_rows(cast("Array", found), places, self._store, slots)
 
     def _change(self, slots: Places, values: Array) -> None:
         last = len(slots) - 1 - np.unique(slots[::-1], return_index=True)[1]

@@ -15,11 +15,13 @@ class Settings:
         data: Folder with data sets already on disk (`STEPWELL_DATA`), or None.
         home: Where downloads, machine profiles and compiled kernels go (`STEPWELL_HOME`).
         progress: Whether progress may be drawn (`STEPWELL_PROGRESS=0` turns it off).
+        scratch: Folder for rows laid out anew on disk (`STEPWELL_SCRATCH`), `off` for none; None: beside their file.
     """
 
     data: Path | None
     home: Path
     progress: bool
+    scratch: str | None
 
 
 def settings() -> Settings:
@@ -30,4 +32,5 @@ def settings() -> Settings:
         data=Path(data) if data else None,
         home=Path(home),
         progress=os.environ.get("STEPWELL_PROGRESS", "1") != "0",
+        scratch=os.environ.get("STEPWELL_SCRATCH") or None,
     )

@@ -17,6 +17,8 @@ _pread: Callable[..., int] = types.ExternalFunction(
 _pwrite: Callable[..., int] = types.ExternalFunction(
     "pwrite", types.int64(types.int32, types.uintp, types.uintp, types.int64)
 )
+_memcpy: Callable[..., int] = types.ExternalFunction("memcpy", types.uintp(types.uintp, types.uintp, types.uintp))
+"""Copies a row several times faster than a compiled slice."""
 
 
 @njit(cache=True, nogil=True)
@@ -111,7 +113,7 @@ def read_runs(
             got += done
         for i in range(first[run], first[run + 1]):
             source, target = offset + rows[i] * row_bytes - start[run], places[i] * row_bytes
-            out[target : target + row_bytes] = buffer[source : source + row_bytes]
+            _memcpy(out.ctypes.data + target, buffer.ctypes.data + source, row_bytes)
     return -1
 
 
@@ -137,3 +139,97 @@ def write_runs(fd: int, rows: np.ndarray, values: np.ndarray, row_bytes: int, of
             done += wrote
         begin = end
     return -1
+
+
+@njit(cache=True, nogil=True)
+def append_rows(
+    fd: int,
+    rows: np.ndarray,
+    cursor: np.ndarray,
+    stop: np.ndarray,
+    begin: int,
+    end: int,
+    data: np.ndarray,
+    place: int,
+    row_bytes: int,
+    buffers: np.ndarray,
+    filled: np.ndarray,
+    wrote: np.ndarray,
+) -> bool:
+    """Append a chunk's rows to the windows that want them; a window's buffer is written when it or the window is full.
+
+    Args:
+        fd: An open file; windows are written at multiples of the buffers' size from where each begins.
+        rows: Rows of all windows end to end, ascending in each.
+        cursor: The next row of each window in `rows`, int64 `[W]`; moved on.
+        stop: Where each window ends in `rows`.
+        begin: First row of the chunk.
+        end: Its last, exclusive.
+        data: The chunk's rows as bytes, and maybe some before and after.
+        place: Where row `begin` lies in them.
+        row_bytes: Bytes of one row.
+        buffers: One a window, uint8 `[W, B]`; aligned as the file wants it.
+        filled: Bytes in each buffer; moved on.
+        wrote: Where each window's next bytes go in the file; moved on.
+
+    Returns:
+        Whether the file could not be written.
+    """
+    room = buffers.shape[1]
+    for window in range(len(cursor)):
+        at, last, buffer = cursor[window], stop[window], buffers[window]
+        if at == last:
+            continue
+        fill = filled[window]
+        while at < last and rows[at] < end:
+            source, left = place + (rows[at] - begin) * row_bytes, row_bytes
+            while left:
+                part = min(left, room - fill)
+                _memcpy(buffer.ctypes.data + fill, data.ctypes.data + source, part)
+                source, left, fill = source + part, left - part, fill + part
+                if fill == room:
+                    if not _write_whole(fd, buffer, room, wrote[window]):
+                        return True
+                    wrote[window] += room
+                    fill = 0
+            at += 1
+        if at == last and fill:
+            if not _write_whole(fd, buffer, (fill + 4095) // 4096 * 4096, wrote[window]):
+                return True
+            fill = 0
+        cursor[window], filled[window] = at, fill
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _write_whole(fd: int, buffer: np.ndarray, size: int, place: int) -> bool:
+    done = 0
+    while done < size:
+        wrote = _pwrite(fd, buffer.ctypes.data + done, size - done, place + done)
+        if wrote <= 0:
+            return False
+        done += wrote
+    return True
+
+
+@njit(cache=True, nogil=True)
+def read_along(fd: int, address: int, size: int, needed: int, place: int) -> bool:
+    """Read consecutive bytes of a file to an address.
+
+    Args:
+        fd: An open file.
+        address: Of the first byte's room.
+        size: Bytes asked for, rounded up as the file wants it.
+        needed: Bytes that must come: the file may end after them.
+        place: Where they lie in the file.
+
+    Returns:
+        Whether they came.
+    """
+    got = 0
+    while got < needed:
+        done = _pread(fd, address + got, size - got, place + got)
+        if done <= 0:
+            return False
+        got += done
+    return True
