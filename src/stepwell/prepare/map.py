@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from stepwell.core.errors import DataError
-from stepwell.prepare.step import NOTHING, ROW, Fitted, Query, Rows, Sees, UserFunction, ids_of
-from stepwell.storage import Table
+from stepwell.prepare.step import NOTHING, ROW, Fitted, Keyed, Query, Rows, Sees, Stream, UserFunction, ids_of
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,14 @@ class Map:
     sees: Sees = "row"
     label: str = ""
     fits: bool = field(default=False, init=False)
-    others: Mapping[str, Table] = field(default_factory=dict, init=False)
+    others: Mapping[str, Keyed] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
         """The label, or the function's name."""
         return f"map {self.label or getattr(self.function, '__name__', type(self.function).__name__)}"
 
-    def fit(self, train: pa.Table) -> Fitted:
+    def fit(self, train: Stream) -> Fitted:
         """Learn nothing."""
         return NOTHING
 
@@ -45,7 +44,7 @@ class Map:
             DataError: If the function fails, or gives no record batch with `_row`; an example row is shown.
         """
         table = tables["input"]
-        batch = pa.RecordBatch.from_arrays([one_chunk(c) for c in table.columns], schema=table.schema)
+        batch = as_batch(table)
         try:
             found = self.function(batch)
         except Exception as error:
@@ -77,7 +76,7 @@ class Where:
 
     condition: str
     sees: Sees = field(default="row", init=False)
-    others: Mapping[str, Table] = field(default_factory=dict, init=False)
+    others: Mapping[str, Keyed] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -89,7 +88,7 @@ class Where:
         holds = f"coalesce(({self.condition}), false)"
         reason = "'" + self.name.replace("'", "''") + "'"
         gone = f'select "_row", {reason} as reason, * exclude ("_row") from input where not {holds}'
-        return Query(f"select * from input where {holds}", gone)
+        return Query(f"select * from input where {holds}", gone, touches=())
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Derive:
 
     columns: tuple[tuple[str, str], ...]
     sees: Sees = field(default="row", init=False)
-    others: Mapping[str, Table] = field(default_factory=dict, init=False)
+    others: Mapping[str, Keyed] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -113,12 +112,18 @@ class Derive:
         """Return the projection."""
         made = {name: f"({text}) as {quoted_name(name)}" for name, text in self.columns}
         kept = [made.pop(name, quoted_name(name)) for name in schema.names]
-        return Query(f"select {', '.join([*kept, *made.values()])} from input")
+        touched = tuple(name for name, _ in self.columns)
+        return Query(f"select {', '.join([*kept, *made.values()])} from input", touches=touched)
 
 
 def quoted_name(name: str) -> str:
     """Return a name as SQL writes it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def as_batch(table: pa.Table) -> pa.RecordBatch:
+    """Return a table as one record batch."""
+    return pa.RecordBatch.from_arrays([one_chunk(column) for column in table.columns], schema=table.schema)
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:

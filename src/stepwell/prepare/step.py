@@ -8,7 +8,7 @@ come. So `in = out + quarantined`, where a row that went into another counts as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -66,6 +66,39 @@ class Fitted:
 NOTHING = Fitted()
 
 
+@dataclass(frozen=True)
+class Keyed:
+    """A table of the lake whose rows get their ids from a key.
+
+    Args:
+        table: The table; if it has `_row`, that is kept.
+        key: The columns of the key; none: the whole row is its key.
+    """
+
+    table: Table
+    key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows that can be read again and again, a batch at a time.
+
+    Args:
+        schema: The columns.
+        start: Starts a pass.
+    """
+
+    schema: pa.Schema
+    start: Callable[[], Iterator[pa.RecordBatch]] = field(repr=False)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self.start()
+
+    def read(self) -> pa.Table:
+        """Return all rows in memory."""
+        return pa.Table.from_batches(self.start(), self.schema)
+
+
 @runtime_checkable
 class Step(Protocol):
     """One declarative change of a table: a frozen dataclass whose fields are all that shapes its result.
@@ -87,10 +120,10 @@ class Step(Protocol):
         """Whether `fit` must be called, with training rows only, before `apply`."""
 
     @property
-    def others(self) -> Mapping[str, Table]:
+    def others(self) -> Mapping[str, Keyed]:
         """Further tables of the lake, by the names under which `apply` gets them."""
 
-    def fit(self, train: pa.Table) -> Fitted:
+    def fit(self, train: Stream) -> Fitted:
         """Learn from the training rows."""
 
     def apply(self, tables: Mapping[str, pa.Table], fitted: Fitted) -> Rows:
@@ -106,12 +139,14 @@ class Query:
         quarantine: Selects the rows that are taken out, with `_row` and `reason`; empty if none are.
         parents: Selects `_row`, `_parent`, `_source`; empty if no row is listed.
         notes: Further tables by name.
+        touches: Columns of the input that may have other values in `out`; None: any may.
     """
 
     out: str
     quarantine: str = ""
     parents: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
+    touches: tuple[str, ...] | None = None
 
 
 @runtime_checkable
@@ -125,7 +160,7 @@ class SqlStep(Protocol):
     def sees(self) -> Sees: ...
 
     @property
-    def others(self) -> Mapping[str, Table]: ...
+    def others(self) -> Mapping[str, Keyed]: ...
 
     def query(self, schema: pa.Schema) -> Query:
         """Return the SQL for an input of this schema."""
@@ -179,13 +214,21 @@ def keep(table: pa.Table, mask: npt.NDArray[np.bool_], reason: str) -> Rows:
     return Rows(table.filter(pa.array(mask)), quarantine=gone.add_column(1, "reason", reasons))
 
 
-def check_rows(name: str, given: npt.NDArray[np.int64], rows: Rows) -> int:
+def check_rows(
+    name: str,
+    given: npt.NDArray[np.int64],
+    out: npt.NDArray[np.int64],
+    gone: npt.NDArray[np.int64],
+    parents: pa.Table | None = None,
+) -> int:
     """Check that a step accounted for every row, and return how many output rows have an id of their own.
 
     Args:
         name: The step, for the message.
         given: The ids that entered.
-        rows: What the step gave.
+        out: The ids that it gave.
+        gone: The ids that it quarantined.
+        parents: What it says of where rows come from.
 
     Raises:
         DataError: If a row vanished without a reason, an id stands twice, an output row has no origin, or a row was
@@ -193,9 +236,12 @@ def check_rows(name: str, given: npt.NDArray[np.int64], rows: Rows) -> int:
 
     Cost: a sort of the ids.
     """
-    out = ids_of(name, rows.out)
-    gone = ids_of(name, rows.quarantine) if rows.quarantine is not None else np.empty(0, np.int64)
-    listed, used = _listed(name, rows.parents)
+    if parents is None and not len(gone) and np.array_equal(given, out):
+        return 0
+    both = np.sort(np.concatenate([out, np.unique(gone)]))
+    if parents is None and np.array_equal(both, np.sort(given)):
+        return 0
+    listed, used = _listed(name, parents)
     ordered = np.sort(out)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):

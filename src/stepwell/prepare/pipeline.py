@@ -1,0 +1,380 @@
+"""The lazy pipeline over a table of the lake: steps are named, planned, run once, and committed as a version.
+
+Nothing is read before a plan is printed or a name is committed. A commit makes, beside the data, what answers
+questions about it: `<name>.steps` (what each step did), `<name>.quarantine` (rows taken out, with reasons),
+`<name>.parents` (which rows a row comes from), `<name>.fitted` (what was learnt) and a table for each kind of note
+(votes, repairs, spans).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import pyarrow as pa
+
+from stepwell.core import Cost, PlanNode
+from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.core.log import logger
+from stepwell.core.progress import progress
+from stepwell.prepare.cache import LISTED, QUARANTINE, Parts, Stored, cache_root, find, note_name
+from stepwell.prepare.execute import Runner, read_key, step_key
+from stepwell.prepare.fingerprint import fingerprint
+from stepwell.prepare.fitted import Apply, Encode, Encoder, FittedMap, Learn
+from stepwell.prepare.map import Derive, Map, Where
+from stepwell.prepare.predict import known_results, predicted_costs
+from stepwell.prepare.split import Moment, Split
+from stepwell.prepare.step import INPUT, Keyed, Report, Sees, SqlStep, Step, UserFunction
+from stepwell.storage import Lake, Table
+from stepwell.storage.files import Rows as LakeRows
+from stepwell.storage.lineage import Input, Origin
+from stepwell.storage.units import to_bytes
+
+__all__ = ["Preparation", "Prepared"]
+
+log = logger(__name__)
+
+STEPS = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("name", pa.string()),
+        ("key", pa.string()),
+        ("rows_in", pa.int64()),
+        ("rows_out", pa.int64()),
+        ("dropped", pa.string()),
+        ("changed", pa.int64()),
+        ("made", pa.int64()),
+        ("seconds", pa.float64()),
+        ("size_bytes", pa.int64()),
+        ("sees", pa.string()),
+        ("inputs", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+FITTED = pa.schema([("step", pa.int32()), ("name", pa.string()), ("values", pa.string())])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A committed preparation.
+
+    Args:
+        table: The version in the lake.
+        plan: The tree, measured beside predicted.
+        reports: What each step did, the reading first.
+        made: Whether this commit made the version; False if it was there already.
+    """
+
+    table: Table
+    plan: PlanNode
+    reports: tuple[Report, ...]
+    made: bool
+
+    def __str__(self) -> str:
+        lines = [f"{self.table.name}@{self.table.version}: {len(self.table):,} rows"]
+        return "\n".join([*lines, *(f"  {report}" for report in self.reports)])
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A table of the lake and the steps that will be taken with it; every verb returns a longer one.
+
+    Args:
+        lake: The lake.
+        source: The table's name, or `"name@version"` to stay with one version.
+        key: Columns that tell rows apart and by which a row keeps its id when the table is written again; none: the
+            whole row.
+        budget: Memory that a step may use for its tables.
+        steps: What is done, in order.
+
+    Raises:
+        UnknownNameError: If there is no such table.
+
+    Example:
+        >>> lake = stepwell.storage.open(folder)
+        >>> _ = lake.write("raw", {"id": np.arange(4), "price": np.array([9.5, -1.0, 3.0, 2.0])})
+        >>> prepared = Preparation(lake, "raw", key="id").where("price > 0").split(test=0.25).commit("prices")
+        >>> len(prepared.table), lake.sql("select reason from prices.quarantine").to_pylist()
+        (3, [{'reason': 'where price > 0'}])
+    """
+
+    lake: Lake
+    source: str
+    key: str | tuple[str, ...] = ()
+    budget: str | int = "1GiB"
+    steps: tuple[Step | SqlStep, ...] = ()
+
+    # Verbs ----------------------------------------------------------------------------------------------------------
+
+    def then(self, step: Step | SqlStep) -> Preparation:
+        """Add any step; the verbs below only make the usual ones."""
+        if not isinstance(step, Step | SqlStep):
+            raise InvalidValueError("step", step, "a Step or a SqlStep")
+        return replace(self, steps=(*self.steps, step))
+
+    def map(self, function: UserFunction, *, sees: Sees = "row", label: str = "") -> Preparation:
+        """Apply a function, record batch in, record batch out; see `Map`."""
+        return self.then(Map(function, sees, label))
+
+    def fit(self, learn: Learn, function: Apply, *, label: str = "") -> Preparation:
+        """Apply a function that learns from the training rows first; see `FittedMap`."""
+        return self.then(FittedMap(learn, function, label))
+
+    def where(self, condition: str) -> Preparation:
+        """Keep the rows for which a DuckDB condition holds; see `Where`."""
+        return self.then(Where(condition))
+
+    def derive(self, columns: Mapping[str, str]) -> Preparation:
+        """Add or replace columns by DuckDB expressions; see `Derive`."""
+        return self.then(Derive(tuple(columns.items())))
+
+    def encode(self, *encoders: Encoder) -> Preparation:
+        """Turn columns into numbers by what the training rows say; see `Encode`."""
+        return self.then(Encode(encoders))
+
+    def split(
+        self,
+        *,
+        by: str | Sequence[str] = (),
+        time: str = "",
+        test: Moment = 0.2,
+        valid: Moment | None = None,
+        seed: int = 0,
+    ) -> Preparation:
+        """Cut the rows into training, validation and test without leaks; see `Split`.
+
+        Fitted steps that stand before it are fitted on its training rows: it is moved in front of them.
+        """
+        if any(isinstance(step, Split) for step in self.steps):
+            raise InvalidValueError("split", "a second one", "one split in a preparation")
+        return self.then(Split((by,) if isinstance(by, str) else tuple(by), time, test, valid, seed))
+
+    # The plan -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def keyed(self) -> Keyed:
+        """The source's version with its key."""
+        name, _, version = self.source.partition("@")
+        key = (self.key,) if isinstance(self.key, str) else tuple(self.key)
+        return Keyed(self.lake.table(name, int(version) if version else None), key)
+
+    @cached_property
+    def ordered(self) -> tuple[Step | SqlStep, ...]:
+        """The steps as they run: a split stands before the first step that is fitted."""
+        cut = next((place for place, step in enumerate(self.steps) if isinstance(step, Split)), -1)
+        first = next((place for place, step in enumerate(self.steps) if getattr(step, "fits", False)), len(self.steps))
+        if cut < first:
+            return self.steps
+        rest = [step for place, step in enumerate(self.steps) if place != cut]
+        return (*rest[:first], self.steps[cut], *rest[first:])
+
+    @property
+    def plan(self) -> PlanNode:
+        """The tree of steps with predicted rows, bytes and seconds, and what is cached; nothing is run but a sample."""
+        known = known_results(self.runner.root, self.keyed, self.ordered)
+        costs = predicted_costs(self.runner, self.keyed, self.ordered, known)
+        return self._tree(costs, [None] * len(costs), known)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What runs the steps."""
+        cut = next((step for step in self.steps if isinstance(step, Split)), None)
+        return Runner(cache_root(self.lake), to_bytes(self.budget), cut.time if cut is not None else "")
+
+    def _tree(self, costs: Sequence[Cost], measured: Sequence[Cost | None], known: Sequence[Stored | None]) -> PlanNode:
+        table = self.keyed.table
+        key = ", ".join(self.keyed.key) or "the whole row"
+        why = f"cached; ids by {key}" if known[0] is not None else f"ids by {key}"
+        node = PlanNode(f"read {table.name}@{table.version}", why, costs[0], measured[0])
+        for place, step in enumerate(self.ordered, start=1):
+            others = tuple(
+                PlanNode(f"read {keyed.table.name}@{keyed.table.version}", f"as {name}")
+                for name, keyed in step.others.items()
+            )
+            why = "; ".join(["cached"] * (known[place] is not None) + [self._why(step)])
+            node = PlanNode(step.name, why, costs[place], measured[place], (node, *others))
+        return node
+
+    def _why(self, step: Step | SqlStep) -> str:
+        if isinstance(step, Split):
+            moved = self.ordered.index(step) != self.steps.index(step)
+            return "SQL" + (", moved before the first fitted step" if moved else "")
+        because = str(getattr(step, "because", ""))
+        if isinstance(step, SqlStep):
+            return because or "SQL"
+        how = {"row": "batch by batch", "past": "the whole table, up to each row", "all": "the whole table"}[step.sees]
+        split = any(isinstance(other, Split) for other in self.steps)
+        if step.fits:
+            how = f"fitted on {'training' if split else 'all'} rows"
+        elif split and step.sees == "all":
+            how += ", test rows too"
+        return f"{because}; {how}" if because else how
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Stored]:
+        """Run what is not cached and return what the source and each step gave; nothing is committed.
+
+        Raises:
+            DataError: If a step fails; names the step, and where possible the column and an example row.
+            LeakError: If a step looks further than it declares.
+            DiskFullError: If there is no room.
+        """
+        with progress("prepare", len(self.ordered) + 1, "steps") as task:
+            found = [self.runner.read(self.keyed)]
+            task.advance()
+            for step in self.ordered:
+                task.note(step.name)
+                found.append(self.runner.run(step, found[-1]))
+                task.advance()
+        return found
+
+    def commit(self, name: str, message: str = "") -> Prepared:
+        """Run the steps and make their result a version of a table of the lake.
+
+        A second commit of the same steps over the same versions makes no new version. One that is killed leaves the
+        last version, and goes on behind its last whole step when it is run again.
+
+        Args:
+            name: The table.
+            message: Kept in the commit.
+
+        Raises:
+            DataError, LeakError, DiskFullError: As `run`.
+            ConflictError: If another writer committed to the table meanwhile.
+
+        Cost:
+            The steps that are not cached, and their results' size written once more.
+        """
+        if name == self.keyed.table.name:
+            raise InvalidValueError("name", name, "another name than the table that is prepared")
+        known = known_results(self.runner.root, self.keyed, self.ordered)
+        costs = predicted_costs(self.runner, self.keyed, self.ordered, known)
+        key = self._key()
+        expected = self.lake.table(name).version if name in self.lake else -1
+        if expected >= 0 and self.lake.metadata(name, expected).get("prepare") == key:
+            log.info("%s@%d was made from the same steps; it is opened", name, expected)
+            reports = committed_reports(self.lake, name, expected)
+            measured = [_measured(report, cached=True) for report in reports]
+            return Prepared(self.lake.table(name, expected), self._tree(costs, measured, known), reports, made=False)
+        stored = self.run()
+        tables = {part: self.lake.commit_table(part, rows) for part, rows in self._sides(name, stored)}
+        origin = Origin("prepare", self._inputs(), {"steps": [step.name for step in self.ordered]})
+        metadata = {"prepare": key, "message": message, "tables": json.dumps(tables)}
+        last = stored[-1]
+        rows = LakeRows(name, last.schema, lambda columns: last.batches(columns=columns), last.report.rows_out)
+        version = self.lake.commit_table(name, rows, "replace", metadata, origin=origin, expected=expected)
+        reports = tuple(one.report for one in stored)
+        measured = [_measured(one.report, cached=before is not None) for one, before in zip(stored, known, strict=True)]
+        return Prepared(self.lake.table(name, version), self._tree(costs, measured, known), reports, made=True)
+
+    def _key(self) -> str:
+        key = read_key(self.keyed)
+        for step in self.ordered:
+            key = step_key(step, key)
+        return fingerprint("commit", key)
+
+    def _inputs(self) -> tuple[Input, ...]:
+        tables = [self.keyed.table, *(keyed.table for step in self.ordered for keyed in step.others.values())]
+        return tuple(dict.fromkeys(Input(table.name, table.version) for table in tables))
+
+    # Side tables ----------------------------------------------------------------------------------------------------
+
+    def _sides(self, name: str, stored: Sequence[Stored]) -> Iterator[tuple[str, LakeRows]]:
+        yield f"{name}.steps", _rows_of(f"{name}.steps", self._step_rows(stored))
+        fitted = [
+            {"step": place, "name": one.report.name, "values": json.dumps(dict(one.fitted.values))}
+            for place, one in enumerate(stored)
+            if one.fitted.values
+        ]
+        if fitted:
+            yield f"{name}.fitted", _rows_of(f"{name}.fitted", pa.Table.from_pylist(fitted, FITTED))
+        notes = dict.fromkeys(note for one in stored for note in one.notes)
+        parts = {QUARANTINE: QUARANTINE, LISTED: LISTED, **{note: note_name(note) for note in notes}}
+        for side, part in parts.items():
+            having = [(place, one) for place, one in enumerate(stored) if part in one.parts]
+            if having or side in (QUARANTINE, LISTED):
+                yield f"{name}.{side}", _joined(f"{name}.{side}", having, part)
+
+    def _step_rows(self, stored: Sequence[Stored]) -> pa.Table:
+        rows = []
+        for place, one in enumerate(stored):
+            report = one.report
+            step = self.ordered[place - 1] if place else None
+            tables = {INPUT: self.keyed} if step is None else step.others
+            inputs = {name: [f"{k.table.name}@{k.table.version}", list(k.key)] for name, k in tables.items()}
+            rows.append(
+                {
+                    "step": place,
+                    "name": report.name,
+                    "key": one.key,
+                    "rows_in": report.rows_in,
+                    "rows_out": report.rows_out,
+                    "dropped": json.dumps(dict(report.dropped), sort_keys=True),
+                    "changed": report.changed,
+                    "made": report.made,
+                    "seconds": report.seconds,
+                    "size_bytes": report.size_bytes,
+                    "sees": step.sees if step else "row",
+                    "inputs": json.dumps(inputs),
+                    "detail": ", ".join(self.keyed.key) if step is None else _detail(step, stored[place - 1].schema),
+                }
+            )
+        return pa.Table.from_pylist(rows, STEPS)
+
+
+def _measured(report: Report, *, cached: bool) -> Cost:
+    return Cost(report.rows_out, report.size_bytes, 0.0 if cached else report.seconds, calls=1)
+
+
+def _detail(step: Step | SqlStep, schema: pa.Schema) -> str:
+    return step.query(schema).out if isinstance(step, SqlStep) else repr(step)[:10_000]
+
+
+def _rows_of(where: str, table: pa.Table) -> LakeRows:
+    return LakeRows(where, table.schema, lambda columns: iter(table.select(columns).to_batches()), len(table))
+
+
+_EMPTY = {
+    QUARANTINE: pa.schema([("_row", pa.int64()), ("step", pa.int32()), ("reason", pa.string())]),
+    LISTED: pa.schema([("_row", pa.int64()), ("step", pa.int32()), ("_parent", pa.int64()), ("_source", pa.string())]),
+}
+
+
+def _joined(where: str, having: list[tuple[int, Stored]], part: str) -> LakeRows:
+    if not having:
+        return _rows_of(where, _EMPTY[part].empty_table())
+    parts = Parts(having, part)
+    return LakeRows(where, parts.schema, parts.batches)
+
+
+def committed_reports(lake: Lake, name: str, version: int | None = None) -> tuple[Report, ...]:
+    """Return what each step of a committed preparation did, the reading first.
+
+    Raises:
+        UnknownNameError: If there is no such table.
+        DataError: If it was not made by a preparation.
+    """
+    steps = side(lake, name, "steps", version)
+    if steps is None:
+        fix = "see lake.lineage(name) for how it was made"
+        raise DataError(name, "was not made by a preparation", "a table that Preparation.commit made", fix)
+    names = [field.name for field in fields(Report)]
+    rows = steps.to_arrow([*names, "step"]).sort_by("step").select(names).to_pylist()
+    return tuple(Report(**{**row, "dropped": json.loads(row["dropped"])}) for row in rows)
+
+
+def committed_steps(lake: Lake, name: str, version: int | None = None) -> list[Stored | None]:
+    """Return what each step of a committed preparation gave, where the cache still has it."""
+    steps = side(lake, name, "steps", version)
+    keys = steps.to_arrow(["step", "key"]).sort_by("step").column("key").to_pylist() if steps is not None else []
+    return [find(cache_root(lake), key) for key in keys]
+
+
+def side(lake: Lake, name: str, part: str, version: int | None = None) -> Table | None:
+    """Return a side table at the version that a commit names, or None if it has none."""
+    tables = json.loads(lake.metadata(name, version).get("tables", "{}"))
+    known = tables.get(f"{name}.{part}")
+    return None if known is None else lake.table(f"{name}.{part}", known)
