@@ -71,7 +71,7 @@ class Setting:
 
 # With 900 MiB for rows, those, the plan and the libraries left no room for the mapped index, which then thrashed.
 # Between 300 and 600 MiB nothing differed by more than two runs of one setting do.
-FULL = Setting(8 << 30, 2 << 30, "450MiB", 100_000, 20, 42, (40, 4), 100.0, 3)
+FULL = Setting(8 << 30, 2 << 30, "450MiB", 100_000, 20, 42, (40, 4), 60.0, 3)
 # What Python and PyTorch take sets the small limit.
 QUICK = Setting(
     256 << 20, 900 << 20, "24MiB", 3_000, 4, 3, (3, 1), 4.0, 1, ("uniform",), ("mmap random", "mmap willneed")
