@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from stepwell.storage.query import connect, quoted
 if TYPE_CHECKING:
     import duckdb
 
-Source = pa.Table | pa.RecordBatchReader | ds.Dataset
+Source: TypeAlias = "pa.Table | pa.RecordBatchReader | ds.Dataset"
 _ROW = "_row"
 
 
