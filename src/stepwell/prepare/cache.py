@@ -151,6 +151,10 @@ class StepWriter:
         self.rows[part] = self.rows.get(part, 0) + len(table)
         self.size_bytes += table.nbytes if part == OUT else 0
 
+    def drop(self, part: str) -> None:
+        """Remove a table that only served to make the others."""
+        (self.folder / f"{part}.parquet").unlink(missing_ok=True)
+
     def fitted(self, fitted: Fitted) -> None:
         """Write what the step learnt."""
         if fitted.values or fitted.tables:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import duckdb
 
 BATCH_ROWS = 65_536
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,30 @@ class Runner:
         root: Where results are kept.
         budget_bytes: Memory that a step may use for its tables.
         time: The column that says when a row was known, or "" if there is none.
+        tables: Where tables of the lake are kept, if elsewhere.
     """
 
     root: Path
     budget_bytes: int = 1 << 30
     time: str = ""
+    tables: Path | None = None
 
     def read(self, keyed: Keyed) -> Stored:
         """Return a table of the lake with ids, copied once."""
-        key = read_key(keyed)
-        return find(self.root, key) or self._read(keyed, key)
+        key, root = read_key(keyed), self.tables or self.root
+        return find(root, key) or self._read(keyed, key, root)
 
-    def _read(self, keyed: Keyed, key: str) -> Stored:
+    def _read(self, keyed: Keyed, key: str, root: Path) -> Stored:
         table, begin = keyed.table, time.perf_counter()
         name = f"read {table.name}@{table.version}"
-        with writing(self.root, key, name) as writer:
+        with writing(root, key, name) as writer:
             writer.add(OUT, ids_schema(table).empty_table())
             for batch in with_ids(table, keyed.key):
                 writer.add(OUT, pa.Table.from_batches([batch]))
             rows = writer.rows[OUT]
             seconds = time.perf_counter() - begin
             writer.report(Report(name, rows, rows, made=rows, seconds=seconds, size_bytes=writer.size_bytes))
-        return _found(self.root, key, name)
+        return _found(root, key, name)
 
     def run(self, step: Step | SqlStep, given: Stored) -> Stored:
         """Return what a step makes of its input; it runs only if that is not known.
@@ -228,16 +231,19 @@ class _Run:
         """Let DuckDB run a step from file to file."""
         import duckdb
 
-        query = step.query(self.given.schema)
         connection = connect(f"{self.runner.budget_bytes // (1 << 10)}KiB")
         try:
             _view(connection, INPUT, self.given.path())
             for name, stored in self.others.items():
                 _view(connection, name, stored.path())
+            query = step.query(self.given.schema, connection)
+            if query.base:
+                self._copy(connection, BASE, query.base)
             self._copy(connection, OUT, query.out)
             for part, text in self._parts(query):
                 self._copy(connection, part, text)
             self._account(connection, query)
+            self.writer.drop(BASE)
         except (duckdb.Error, pa.ArrowInvalid) as error:
             known = ", ".join(self.given.schema.names)
             line = (str(error).strip().splitlines() or [""])[0]
@@ -253,7 +259,7 @@ class _Run:
         path = self.writer.folder / f"{part}.parquet"
         connection.execute(f"copy ({text}) to '{_text(path)}' (format parquet, compression lz4_raw)").fetchall()
         rows = pa.parquet.read_metadata(path).num_rows
-        if rows or part == OUT:
+        if rows or part in (OUT, BASE):
             _view(connection, part, path)
             self.writer.rows[part] = rows
         else:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from stepwell.core.errors import DataError
 from stepwell.prepare.step import NOTHING, ROW, Fitted, Keyed, Query, Rows, Sees, Stream, UserFunction, ids_of
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Where:
         """The condition."""
         return f"where {self.condition}"
 
-    def query(self, schema: pa.Schema) -> Query:
+    def query(self, schema: pa.Schema, connection: DuckDBPyConnection | None = None) -> Query:
         """Return both halves."""
         holds = f"coalesce(({self.condition}), false)"
         reason = "'" + self.name.replace("'", "''") + "'"
@@ -108,7 +112,7 @@ class Derive:
         """The names of the columns."""
         return f"derive {', '.join(name for name, _ in self.columns)}"
 
-    def query(self, schema: pa.Schema) -> Query:
+    def query(self, schema: pa.Schema, connection: DuckDBPyConnection | None = None) -> Query:
         """Return the projection."""
         made = {name: f"({text}) as {quoted_name(name)}" for name, text in self.columns}
         kept = [made.pop(name, quoted_name(name)) for name in schema.names]

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Literal
 
 import pyarrow as pa
 
@@ -19,12 +20,25 @@ from stepwell.core import Cost, PlanNode
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.log import logger
 from stepwell.core.progress import progress
+from stepwell.prepare.asof import AsOf
 from stepwell.prepare.cache import LISTED, QUARANTINE, Parts, Stored, cache_root, find, note_name
+from stepwell.prepare.clean.constraints import Constraint
+from stepwell.prepare.cleaning import Expect, OnFail
 from stepwell.prepare.execute import Runner, read_key, step_key
 from stepwell.prepare.fingerprint import fingerprint
 from stepwell.prepare.fitted import Apply, Encode, Encoder, FittedMap, Learn
+from stepwell.prepare.joining import JoinAsOf, Link
+from stepwell.prepare.label import LabelModel
+from stepwell.prepare.label.functions import LabellingFunction
+from stepwell.prepare.labelling import Crowd, Label
+from stepwell.prepare.link import Settings
+from stepwell.prepare.link.block import Block
+from stepwell.prepare.link.compare import Comparison
+from stepwell.prepare.link.merge import Fuse
 from stepwell.prepare.map import Derive, Map, Where
 from stepwell.prepare.predict import known_results, predicted_costs
+from stepwell.prepare.select import Selector
+from stepwell.prepare.selecting import Select
 from stepwell.prepare.split import Moment, Split
 from stepwell.prepare.step import INPUT, Keyed, Report, Sees, SqlStep, Step, UserFunction
 from stepwell.storage import Lake, Table
@@ -130,6 +144,67 @@ class Preparation:
         """Add or replace columns by DuckDB expressions; see `Derive`."""
         return self.then(Derive(tuple(columns.items())))
 
+    def expect(
+        self,
+        *constraints: Constraint,
+        on_fail: OnFail = "quarantine",
+        tables: Mapping[str, str | Keyed] | None = None,
+    ) -> Preparation:
+        """Check what must hold of the table in one scan; see `Expect`.
+
+        Args:
+            constraints: What must hold.
+            on_fail: What becomes of rows that violate one.
+            tables: Tables of the lake by the names that constraints use for them.
+        """
+        others = {name: self._table(table) for name, table in (tables or {}).items()}
+        return self.then(Expect(constraints, on_fail, others))
+
+    def link(
+        self,
+        other: str | Keyed | None = None,
+        *,
+        compare: Sequence[Comparison],
+        block: Sequence[Block],
+        threshold: float | None = None,
+        settings: Settings | None = None,
+        labels: pa.Table | None = None,
+        fuse: Mapping[str, Fuse] | None = None,
+    ) -> Preparation:
+        """Make one row of the rows that mean the same, here and in another table; see `Link`."""
+        keyed = None if other is None else self._table(other)
+        known = settings or Settings(unique="neither" if other is None else "both")
+        return self.then(Link(tuple(compare), tuple(block), keyed, labels, threshold, known, dict(fuse or {})))
+
+    def join_asof(self, right: str | Keyed, on: AsOf) -> Preparation:
+        """Give each row what another table knew at its time; see `JoinAsOf`."""
+        return self.then(JoinAsOf(self._table(right), on))
+
+    def label(
+        self,
+        functions: Sequence[LabellingFunction] = (),
+        *,
+        classes: Sequence[str],
+        crowd: Crowd | None = None,
+        gold: str = "",
+        model: LabelModel | None = None,
+        uncovered: Literal["keep", "quarantine"] = "keep",
+    ) -> Preparation:
+        """Label rows by votes of functions and crowds; see `Label`."""
+        return self.then(Label(tuple(functions), tuple(classes), crowd, gold, model or LabelModel(), uncovered))
+
+    def select(
+        self,
+        budget: int | float,
+        *,
+        selector: Selector | str = "camel",
+        columns: Sequence[str] | None = None,
+        label: str = "",
+        seed: int = 0,
+    ) -> Preparation:
+        """Keep a share of the training rows, weighted by what they stand for; see `Select`."""
+        return self.then(Select(budget, selector, None if columns is None else tuple(columns), label, seed))
+
     def encode(self, *encoders: Encoder) -> Preparation:
         """Turn columns into numbers by what the training rows say; see `Encode`."""
         return self.then(Encode(encoders))
@@ -156,9 +231,16 @@ class Preparation:
     @cached_property
     def keyed(self) -> Keyed:
         """The source's version with its key."""
-        name, _, version = self.source.partition("@")
-        key = (self.key,) if isinstance(self.key, str) else tuple(self.key)
-        return Keyed(self.lake.table(name, int(version) if version else None), key)
+        return self.table(self.source, self.key)
+
+    def table(self, name: str, key: str | Sequence[str] = ()) -> Keyed:
+        """Return another table of the lake, `"name"` or `"name@version"`, whose rows get their ids from a key."""
+        known, _, version = name.partition("@")
+        columns = tuple(key) if not isinstance(key, str) else (key,) if key else ()
+        return Keyed(self.lake.table(known, int(version) if version else None), columns)
+
+    def _table(self, table: str | Keyed) -> Keyed:
+        return table if isinstance(table, Keyed) else self.table(table)
 
     @cached_property
     def ordered(self) -> tuple[Step | SqlStep, ...]:
@@ -193,7 +275,10 @@ class Preparation:
                 PlanNode(f"read {keyed.table.name}@{keyed.table.version}", f"as {name}")
                 for name, keyed in step.others.items()
             )
-            why = "; ".join(["cached"] * (known[place] is not None) + [self._why(step)])
+            parts = ["cached"] * (known[place] is not None) + [self._why(step)]
+            if isinstance(step, Link):
+                parts += self._pairs(step, place, known[place - 1])
+            why = "; ".join(parts)
             node = PlanNode(step.name, why, costs[place], measured[place], (node, *others))
         return node
 
@@ -201,16 +286,22 @@ class Preparation:
         if isinstance(step, Split):
             moved = self.ordered.index(step) != self.steps.index(step)
             return "SQL" + (", moved before the first fitted step" if moved else "")
-        because = str(getattr(step, "because", ""))
         if isinstance(step, SqlStep):
-            return because or "SQL"
+            return "SQL"
         how = {"row": "batch by batch", "past": "the whole table, up to each row", "all": "the whole table"}[step.sees]
         split = any(isinstance(other, Split) for other in self.steps)
         if step.fits:
             how = f"fitted on {'training' if split else 'all'} rows"
         elif split and step.sees == "all":
             how += ", test rows too"
-        return f"{because}; {how}" if because else how
+        return how
+
+    def _pairs(self, step: Link, place: int, given: Stored | None) -> list[str]:
+        """Return how many pairs a linkage will compare, if what it links is there."""
+        if given is None and place > 1:
+            return []
+        table = self.keyed.table.to_arrow() if given is None else given.read()
+        return [step.because({INPUT: table, **{name: other.table.to_arrow() for name, other in step.others.items()}})]
 
     # Running --------------------------------------------------------------------------------------------------------
 

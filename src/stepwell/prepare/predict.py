@@ -37,7 +37,8 @@ def predicted_costs(
     """Return the cost of reading the source and of each step.
 
     A step that is not cached is run twice, on up to 2,048 rows of what the last cached one gave; rows, bytes and
-    seconds are scaled to the whole, seconds by what the last seven eighths of the sample added. Steps whose attribute
+    seconds are scaled to the whole, seconds by what the last seven eighths of the sample added. A step that sees all
+    rows is run on one eighth of the sample only, because it may cost more than its share. Steps whose attribute
     `sampled` is False (they ask people or paid services) are not tried, and nothing is said of them and of what
     follows.
 
@@ -49,20 +50,25 @@ def predicted_costs(
     if last == len(steps):
         return costs
     with tempfile.TemporaryDirectory(prefix="stepwell-sample-") as folder:
-        trial = Runner(Path(folder), runner.budget_bytes, runner.time)
+        trial = Runner(Path(folder), runner.budget_bytes, runner.time, runner.root)
         sample, total = _sample(known[last] if last >= 0 else None, source)
         if last < 0:
             costs[0] = _reading(source, sample)
         small = _stored(trial, sample.slice(0, len(sample) // 8), "small")
         given = _stored(trial, sample, "sample")
         for place in range(max(last, 0), len(steps)):
-            if not getattr(steps[place], "sampled", True):
+            step = steps[place]
+            if not getattr(step, "sampled", True):
                 break
+            whole = isinstance(step, Step) and step.sees == "all"
+            given = small if whole else given
             try:
-                (small, less_s), (found, more_s) = (_timed(trial, steps[place], one) for one in (small, given))
+                small, less_s = _timed(trial, step, small)
+                found, more_s = (small, less_s) if whole else _timed(trial, step, given)
             except StepwellError:
                 break
             rows = given.report.rows_out
+            less_s = 0.0 if whole else less_s
             scale = total / max(1, rows)
             slope = max(0.0, more_s - less_s) / max(1, rows - rows // 8)
             write_s = found.report.size_bytes * scale / _WRITE_BYTES_PER_S

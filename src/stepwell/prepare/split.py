@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from stepwell.core.errors import InvalidValueError
 from stepwell.prepare.map import quoted_name
 from stepwell.prepare.step import ROW, SPLIT, Keyed, Query, Sees
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 Moment = str | int | float | date
 """Where a part begins: a moment of the time column, or the share of the rows that it holds (0 < share < 1)."""
@@ -58,7 +62,7 @@ class Split:
         parts += [f"at {self.time}"] if self.time else []
         return " ".join(["split", *parts])
 
-    def query(self, schema: pa.Schema) -> Query:
+    def query(self, schema: pa.Schema, connection: DuckDBPyConnection | None = None) -> Query:
         """Return the SQL: the part of every row, and that of its group."""
         group = " || chr(31) || ".join(f"coalesce({quoted_name(c)}::varchar, 'row ' || \"{ROW}\")" for c in self.by)
         group = group or f'"{ROW}"::varchar'
@@ -69,11 +73,12 @@ class Split:
         columns = ", ".join(quoted_name(name) for name in schema.names if name != SPLIT)
         plain = ", ".join(quoted_name(name) for name in schema.names if name not in (SPLIT, ROW))
         label = "case _part when 0 then 'train' when 1 then 'valid' else 'test' end"
-        out = f"select {columns}, {label} as {SPLIT} from ({parts}) where _own = _part order by {ROW}"
+        out = f"select {columns}, {label} as {SPLIT} from base where _own = _part order by {ROW}"
+        if not self.time:
+            return Query(out, touches=(), base=parts)
         reason = f"case when _own is null then 'split: no time' else 'split: {_text(self.by)} also in a later part' end"
-        gone = f"select {ROW}, {reason} as reason, {plain} from ({parts}) "
-        gone += "where _own is distinct from _part or _own is null"
-        return Query(out, gone if self.time else "", touches=())
+        gone = f"select {ROW}, {reason} as reason, {plain} from base where _own is distinct from _part or _own is null"
+        return Query(out, gone, touches=(), base=parts)
 
     def _source(self) -> str:
         """Return the input, with the times that shares of it stand for."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import pyarrow.compute as pc
 from stepwell.core.errors import DataError
 from stepwell.core.state import Json
 from stepwell.storage import Table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 ROW = "_row"
 INPUT = "input"
@@ -140,6 +143,7 @@ class Query:
         parents: Selects `_row`, `_parent`, `_source`; empty if no row is listed.
         notes: Further tables by name.
         touches: Columns of the input that may have other values in `out`; None: any may.
+        base: Selects rows that the other selects see as the table `base`, worked out once; empty if none.
     """
 
     out: str
@@ -147,6 +151,7 @@ class Query:
     parents: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
     touches: tuple[str, ...] | None = None
+    base: str = ""
 
 
 @runtime_checkable
@@ -162,8 +167,13 @@ class SqlStep(Protocol):
     @property
     def others(self) -> Mapping[str, Keyed]: ...
 
-    def query(self, schema: pa.Schema) -> Query:
-        """Return the SQL for an input of this schema."""
+    def query(self, schema: pa.Schema, connection: DuckDBPyConnection | None = None) -> Query:
+        """Return the SQL for an input of this schema.
+
+        Args:
+            schema: The input's columns.
+            connection: Sees the tables, for steps that look before they write; None to show what would be run.
+        """
 
 
 @dataclass(frozen=True)
