@@ -1,0 +1,513 @@
+"""Runs a study: asks the searcher, hands units to workers, writes down what comes back, obeys who steers."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from stepwell.core.errors import CheckpointError
+from stepwell.core.state import Json
+from stepwell.select.data import Source
+from stepwell.select.executors import Executor, Lost
+from stepwell.select.fuse import signature
+from stepwell.select.hopper import Hopper, Job, Ordering, Schedule, Unit, place_evenly, visiting_order
+from stepwell.select.log import Event, Log, read_log
+from stepwell.select.records import Config, Records, Status
+from stepwell.select.searchers import Add, End, Go, Order, Searcher, Told
+from stepwell.select.space import Params
+from stepwell.select.steer import Command, read_commands
+from stepwell.select.trainee import as_trainee, checksum, seeded
+from stepwell.select.work import Failed, Outcome, Reached, Task, Work
+
+MOST_ATTEMPTS = 3
+_KEPT_VERSIONS = 2
+
+
+class Watcher(Protocol):
+    """Hears of every event of a study while it runs: a live table, a tracking server."""
+
+    def hear(self, records: Records, event: Event) -> None:
+        """Hear of one event; the records have been changed by it."""
+
+    def close(self, records: Records) -> None:
+        """Hear that the session has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How an engine runs a study.
+
+    Args:
+        epochs: Epochs of a configuration that is resumed or added by hand.
+        seed: Of the orders.
+        lanes: How many different orders of visits there are; configurations of one lane may be fused.
+        order: Whether the order of visits is fixed or free.
+        fuse: Most configurations of one fused group; below 2 nothing is fused.
+        at_once: Most configurations under way at a time, or None.
+        early: Whether configurations are scored between the units of their first epoch.
+        budget_s: Seconds after which no unit begins, or None.
+    """
+
+    epochs: int
+    seed: int = 0
+    lanes: int = 4
+    order: Ordering = "seeded"
+    fuse: int = 0
+    at_once: int | None = None
+    early: bool = True
+    budget_s: float | None = None
+
+
+@dataclass
+class Engine:
+    """Runs one session of a study.
+
+    Args:
+        records: What is known; changed as the session goes on.
+        task: What is done.
+        source: The data.
+        searcher: Gives the orders.
+        executor: Does the units.
+        rules: How.
+        schedule: Chooses among what could run, or None for the longest remaining time first.
+        watchers: Hear of every event.
+    """
+
+    records: Records
+    task: Task
+    source: Source
+    searcher: Searcher
+    executor: Executor
+    rules: Rules
+    schedule: Schedule | None = None
+    watchers: Sequence[Watcher] = ()
+    _signatures: dict[str, tuple[object, ...] | None] = field(default_factory=dict)
+    _alone: set[str] = field(default_factory=set)
+    _halting: dict[str, tuple[Status, str]] = field(default_factory=dict)
+    _out: list[int] = field(default_factory=list)
+    _orders: list[Order] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._log = Log(self.records.folder / "log.jsonl")
+        for name in ("states", "scores"):
+            (self.records.folder / name).mkdir(exist_ok=True)
+        placement = place_evenly(len(self.source.train_rows), self.executor.slots)
+        self._hopper = Hopper(placement, self.schedule, self.rules.order)
+        self._out = [0] * self.executor.slots
+        self._began = time.time() - self.records.running_s
+
+    # The session ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until nothing is left to do, or the budget is spent."""
+        self._write("session", {"workers": self.executor.slots})
+        try:
+            self._pick_up()
+            while True:
+                self._obey()
+                self._ask()
+                self._begin_epochs()
+                spent = self.rules.budget_s is not None and self._now() - self.records.offset_s >= self.rules.budget_s
+                if not spent:
+                    self._dispatch()
+                if not any(self._out):
+                    if spent or not len(self._hopper):
+                        break
+                    continue
+                for message in self.executor.wait(0.2):
+                    if isinstance(message, Lost):
+                        self._lost(message)
+                    else:
+                        self._ended(message)
+            self._write("rest", {"over": not spent, "at": self._now()}, durable=True)
+        finally:
+            self._log.close()
+            for watcher in self.watchers:
+                watcher.close(self.records)
+
+    def _now(self) -> float:
+        return time.time() - self._began
+
+    def _write(self, kind: str, values: dict[str, Json], *, durable: bool = False) -> None:
+        self._log.append(kind, values, durable=durable)
+        event: Event = {"kind": kind, **values}
+        self.records.apply(event)
+        for watcher in self.watchers:
+            watcher.hear(self.records, event)
+
+    # The searcher --------------------------------------------------------------------------------------------------
+
+    def _pick_up(self) -> None:
+        """Let the searcher live through what the log says, and check the states on disk."""
+        for event in read_log(self.records.folder / "log.jsonl"):
+            if event["kind"] == "asked":
+                order = self.searcher.ask(str(event["name"]), room=bool(event["room"]))
+                if _plain(order) != event["order"]:
+                    raise CheckpointError(
+                        f"{self.records.folder}: the searcher answers {_plain(order)}, the log says {event['order']}. "
+                        "Continue with the search that began this study, or begin another folder."
+                    )
+            elif event["kind"] == "told" and event["searched"]:
+                self._tell_searcher(event)
+        self._finish_orders()
+        for config in list(self.records.configs.values()):
+            if config.alive:
+                self._check_state(config)
+
+    def _tell_searcher(self, event: Event) -> str:
+        value = event["value"]
+        told = Told(
+            str(event["config"]), cast("int", event["epoch"]), -math.inf if value is None else cast("float", value)
+        )
+        return self.searcher.tell(told)
+
+    def _finish_orders(self) -> None:
+        """Carry out the last order again if a crash came between it and its effect; tell what was not told."""
+        last: Event | None = None
+        for event in read_log(self.records.folder / "log.jsonl"):
+            if event["kind"] in ("asked", "config", "go", "end"):
+                last = event
+        if last is not None and last["kind"] == "asked":
+            self._carry_out(str(last["name"]), cast("dict[str, Json]", last["order"]))
+        for config in list(self.records.configs.values()):
+            due = config.epoch >= config.until or config.status in ("failed", "stopped")
+            if config.searched and due and config.until not in config.told and config.status != "finished":
+                self._tell(config)
+
+    def _check_state(self, config: Config) -> None:
+        """Fall back to the newest state whose checksum is right."""
+        version = config.version
+        while version and not self._is_whole(config, version):
+            version -= 1
+            if version not in config.states:
+                version = 0
+        if version != config.version:
+            self._write("back", {"config": config.name, "version": version})
+
+    def _is_whole(self, config: Config, version: int) -> bool:
+        path = self.records.state_path(config.name, version)
+        try:
+            return checksum(path.read_bytes()) == config.states.get(version)
+        except OSError:
+            return False
+
+    def _ask(self) -> None:
+        """Carry out the searcher's orders until it has none."""
+        while True:
+            under_way = sum(config.status == "waiting" for config in self.records.configs.values())
+            room = self.rules.at_once is None or under_way < self.rules.at_once
+            name = f"c{len(self.records.configs)}"
+            order = self.searcher.ask(name, room=room)
+            if order is None:
+                return
+            self._write("asked", {"name": name, "room": room, "order": _plain(order)})
+            self._carry_out(name, _plain(order))
+
+    def _carry_out(self, name: str, order: dict[str, Json]) -> None:
+        if order["do"] == "add":
+            parent = str(order["parent"])
+            self._add(name, cast("Params", order["params"]), cast("int", order["until"]), parent, warm=bool(parent))
+            return
+        config = self.records.configs[str(order["config"])]
+        if order["do"] == "go" and config.searched and config.status == "paused":
+            self._write("go", {"config": config.name, "until": order["until"]})
+        elif order["do"] == "end" and config.searched and config.alive:
+            self._write("end", {"config": config.name, "status": "stopped", "reason": order["why"]})
+
+    def _add(self, name: str, params: Params, until: int, parent: str, *, warm: bool, searched: bool = True) -> None:
+        version = 0
+        if warm:
+            version = self.records.configs[parent].version
+            warm = version > 0
+        if warm:
+            target = self.records.state_path(name, version)
+            shutil.copyfile(self.records.state_path(parent, version), target)
+        self._write(
+            "config",
+            {
+                **{"name": name, "number": len(self.records.configs), "params": cast("Json", dict(params))},
+                **{"until": until, "parent": parent, "warm": warm, "version": version, "searched": searched},
+            },
+        )
+
+    def _tell(self, config: Config) -> None:
+        """Tell the searcher what a configuration reached, or that it failed."""
+        failed = config.status in ("failed", "stopped") or config.value is None
+        value = None if failed else self.records.sign * cast("float", config.value)
+        if value is not None and not math.isfinite(value):
+            value = None
+        event: Event = {"config": config.name, "epoch": config.until, "value": value, "searched": config.searched}
+        verdict = self._tell_searcher(event) if config.searched else "finish"
+        self._write("told", {**event, "verdict": verdict}, durable=True)
+
+    # Units ---------------------------------------------------------------------------------------------------------
+
+    def _begin_epochs(self) -> None:
+        """Make jobs of the configurations that wait without one, fused where they may be."""
+        busy = {name for job in self._hopper.jobs.values() for name in job.configs}
+        ready = [one for one in self.records.configs.values() if one.status == "waiting" and one.name not in busy]
+        groups: dict[object, list[Config]] = {}
+        for config in ready:
+            groups.setdefault(self._group(config), []).append(config)
+        for group in groups.values():
+            size = max(1, self.rules.fuse)
+            for begin in range(0, len(group), size):
+                self._hopper.add(self._job(group[begin : begin + size]))
+
+    def _group(self, config: Config) -> object:
+        """Return what configurations of one fused job have in common."""
+        name = config.name
+        if self.rules.fuse < 2 or name in self._alone or config.warm == config.version:
+            return name
+        if name not in self._signatures:
+            try:
+                with seeded(self.task.seed):
+                    made = as_trainee(self.task.build(config.params), config.params)
+                self._signatures[name] = signature(made)
+            except Exception:  # the unit itself will report it
+                self._signatures[name] = None
+        found = self._signatures[name]
+        if found is None:
+            return name
+        visited = tuple(config.visits[config.epoch * self.records.partitions :])
+        place = (config.epoch, config.version, visited, config.peeked, config.until)
+        return (found, config.number % self.rules.lanes, config.params.get("batch_size"), place)
+
+    def _job(self, group: Sequence[Config]) -> Job:
+        first, parts = group[0], self.records.partitions
+        lane = first.number % self.rules.lanes
+        order = visiting_order(self.rules.seed, first.epoch, lane, parts, in_time=self.source.in_time)
+        visited = first.visits[first.epoch * parts :]
+        left = [partition for partition in order if partition not in visited]
+        early = self.rules.early and first.epoch == 0
+        slices = len(self.source.slice_rows)
+        begun = len(visited)
+        peeks = [place % slices for place in range(begun, parts - 1)] if early else []
+        pending = early and 0 < begun < parts and not first.peeked
+        seconds = [sum(self._rate(one) for one in group) * rows for rows in self.source.train_rows]
+        return Job(
+            tuple(one.name for one in group),
+            first.number,
+            first.epoch,
+            left,
+            seconds,
+            peeks=peeks,
+            begun=bool(first.scores or first.peeks),
+            peek=(begun - 1) % slices if pending else None,
+        )
+
+    def _rate(self, config: Config) -> float:
+        """Return the seconds a row that a configuration takes: measured, or the mean of those measured so far."""
+        if config.train_rows:
+            return config.train_s / config.train_rows
+        known = [one for one in self.records.configs.values() if one.train_rows]
+        rows = sum(one.train_rows for one in known)
+        return sum(one.train_s for one in known) / rows if rows else 1.0
+
+    def _dispatch(self) -> None:
+        """Give every idle worker a unit, then fetch ahead for the busy ones while there is enough to choose from."""
+        for level in range(self.executor.depth):
+            for slot in range(self.executor.slots):
+                if self._out[slot] != level:
+                    continue
+                if level and len(self._hopper) <= 2 * self.executor.slots:
+                    return
+                unit = self._hopper.next(slot, only_training=bool(level))
+                if unit is not None:
+                    self._out[slot] += 1
+                    self.executor.submit(slot, self._work(unit))
+
+    def _work(self, unit: Unit) -> Work:
+        configs = [self.records.configs[name] for name in unit.configs]
+        done = len(configs[0].visits) - unit.epoch * self.records.partitions
+        trains = unit.phase == "train"
+        return Work(
+            unit,
+            tuple(one.params for one in configs),
+            tuple(self.records.state_path(one.name, one.version) if one.version else None for one in configs),
+            tuple(one.version for one in configs),
+            tuple(one.warm == one.version for one in configs),
+            tuple(self.records.state_path(one.name, one.version + 1) if trains else None for one in configs),
+            begins=trains and done == 0,
+            ends=trains and done + 1 == self.records.partitions,
+        )
+
+    def _ended(self, outcome: Outcome) -> None:
+        """Write down what a unit gave, end who failed, and go on with the rest."""
+        self._out[outcome.slot] -= 1
+        unit = outcome.unit
+        if not self._hopper.runs(unit):
+            return
+        failed = [one for one in outcome.results if isinstance(one, Failed)]
+        if any(one.kind in ("fusion", "state") for one in failed) and self._again(unit, failed):
+            return
+        good = [one for one in outcome.results if isinstance(one, Reached)]
+        if good:
+            self._write("unit", self._unit_event(outcome, good), durable=unit.phase == "validate")
+        over = self._hopper.done(unit)
+        for bad in failed:
+            self._write("end", {"config": bad.config, "status": "failed", "reason": bad.reason}, durable=True)
+            self._tell_if_searched(bad.config)
+        if failed and not over:
+            self._hopper.drop(unit.configs[0])
+        for one in good:
+            self._after(self.records.configs[one.config], over=over, phase=unit.phase)
+
+    def _again(self, unit: Unit, failed: Sequence[Failed]) -> bool:
+        """Try once more in another way: a group one by one, a torn state from the one before. Say whether it helps."""
+        self._hopper.lost(unit)
+        if len(unit.configs) > 1:
+            self._alone.update(unit.configs)
+            self._hopper.drop(unit.configs[0])
+            return True
+        config = self.records.configs[unit.configs[0]]
+        before = config.version
+        self._check_state(config)
+        if config.version == before or unit.attempt + 1 >= MOST_ATTEMPTS:
+            self._hopper.drop(config.name)
+            self._write("end", {"config": config.name, "status": "failed", "reason": failed[0].reason}, durable=True)
+            self._tell_if_searched(config.name)
+        else:
+            self._hopper.drop(config.name)
+        return True
+
+    def _unit_event(self, outcome: Outcome, good: Sequence[Reached]) -> dict[str, Json]:
+        unit, results = outcome.unit, list[Json]()
+        for one in good:
+            if one.values is None:
+                result: dict[str, Json] = {"checksum": one.checksum, "size": one.size_bytes, "loss": one.loss}
+            else:
+                if unit.phase == "validate":
+                    self._keep_values(one)
+                result = {"value": float(one.values.astype(np.float64).mean())}
+            results.append({"config": one.config, "rows": one.rows, **result})
+        return {
+            **{"worker": outcome.slot, "partition": unit.partition, "epoch": unit.epoch, "phase": unit.phase},
+            **{"begin": round(outcome.begin - self._began, 6), "end": round(outcome.end - self._began, 6)},
+            **{"hop": round(outcome.hop_s, 6), "cpu": round(outcome.cpu_s, 6), "attempt": unit.attempt},
+            "results": results,
+        }
+
+    def _keep_values(self, one: Reached) -> None:
+        """Store the values of a validation, one an example; those of the epoch before the last go."""
+        assert one.values is not None
+        config = self.records.configs[one.config]
+        path = self.records.values_path(one.config, config.epoch + 1)
+        small = one.values.astype(np.uint8)
+        aside = path.with_name(f".{path.name}")
+        np.save(aside, small if np.array_equal(small, one.values) else one.values)
+        aside.replace(path)
+        if config.epoch > 1:
+            self.records.values_path(one.config, config.epoch - 1).unlink(missing_ok=True)
+
+    def _after(self, config: Config, *, over: bool, phase: str) -> None:
+        """Remove what is not needed any more; stop, pause or finish a configuration that is due."""
+        if phase == "train" and config.version > _KEPT_VERSIONS:
+            old = self.records.state_path(config.name, config.version - _KEPT_VERSIONS)
+            old.unlink(missing_ok=True)
+        if config.name in self._halting:
+            status, reason = self._halting.pop(config.name)
+            self._halt(config, status, reason)
+        elif over and config.status == "waiting" and config.epoch >= config.until:
+            if config.until not in config.told:
+                self._tell(config)
+            else:
+                self._write("end", {"config": config.name, "status": "finished"})
+
+    def _tell_if_searched(self, name: str) -> None:
+        config = self.records.configs[name]
+        if config.searched and config.until not in config.told:
+            self._tell(config)
+
+    def _lost(self, lost: Lost) -> None:
+        """Let a unit be done again; end a configuration at which workers keep dying."""
+        self._out[lost.slot] -= 1
+        if not self._hopper.runs(lost.unit):
+            return
+        names = list(lost.unit.configs)
+        attempts = lost.unit.attempt
+        if lost.began:
+            attempts = self._hopper.lost(lost.unit)
+            self._write("lost", {"configs": cast("Json", names), "worker": lost.slot, "reason": lost.reason})
+        else:
+            job = self._hopper.jobs[names[0]]
+            job.running = None
+        if attempts >= MOST_ATTEMPTS:
+            self._hopper.drop(names[0])
+            if len(names) > 1:
+                self._alone.update(names)
+                return
+            reason = f"{lost.reason} {attempts} times"
+            self._write("end", {"config": names[0], "status": "failed", "reason": reason}, durable=True)
+            self._tell_if_searched(names[0])
+
+    # Steering ------------------------------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        """Carry out the commands that came since."""
+        for command in read_commands(self.records.folder, self.records.num_commands):
+            problem = self._carry_out_command(command)
+            number = self.records.num_commands + 1
+            self._write("command", {"number": number, "text": str(command), "problem": problem}, durable=True)
+
+    def _carry_out_command(self, command: Command) -> str:
+        if command.do == "add":
+            self._add(self._free_name(), command.params, self.rules.epochs, "", warm=False, searched=False)
+            return ""
+        if command.config not in self.records.configs:
+            return f"no configuration {command.config!r}"
+        config = self.records.configs[command.config]
+        if command.do == "stop":
+            if not config.alive:
+                return f"{config.name} is {config.status}"
+            job = next((job for job in self._hopper.jobs.values() if config.name in job.configs), None)
+            if job is not None and job.running is not None:
+                self._halting[config.name] = ("stopped", "by hand")
+            else:
+                self._halt(config, "stopped", "by hand")
+        elif command.do == "resume":
+            until = command.epochs or max(self.rules.epochs, config.until)
+            if config.status == "waiting" or config.epoch >= until:
+                return f"{config.name} is {config.status} after {config.epoch} epochs"
+            self._write("end", {"config": config.name, "status": "paused", "reason": "", "leaves": True})
+            self._check_state(config)
+            self._write("go", {"config": config.name, "until": until})
+        else:
+            until = command.epochs or max(self.rules.epochs, config.until)
+            params = {**config.params, **command.params}
+            self._add(self._free_name(), params, until, config.name, warm=command.warm, searched=False)
+        return ""
+
+    def _free_name(self) -> str:
+        return f"c{len(self.records.configs)}"
+
+    def _halt(self, config: Config, status: Status, reason: str) -> None:
+        """End a configuration that no unit runs; the others of its group go on without it."""
+        for name, job in list(self._hopper.jobs.items()):
+            if config.name in job.configs and job.running is None:
+                self._hopper.drop(name)
+        self._write("end", {"config": config.name, "status": status, "reason": reason}, durable=True)
+        self._tell_if_searched(config.name)
+
+
+def _plain(order: Order | None) -> dict[str, Json]:
+    if isinstance(order, Add):
+        return {"do": "add", "params": cast("Json", dict(order.params)), "until": order.until, "parent": order.parent}
+    if isinstance(order, Go):
+        return {"do": "go", "config": order.config, "until": order.until}
+    if isinstance(order, End):
+        return {"do": "end", "config": order.config, "why": order.why}
+    return {"do": "nothing"}
+
+
+def session_folder(folder: Path) -> Path:
+    """Return a study's folder, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
