@@ -19,6 +19,7 @@ import torch
 
 from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.core.shapes import Stage
 
 Arrays: TypeAlias = "torch.Tensor | npt.NDArray[np.generic]"
 Fields: TypeAlias = "Arrays | Sequence[Arrays] | Mapping[str, Arrays]"
@@ -248,7 +249,14 @@ def cut_evenly(rows: Ids, parts: int, seed: int, labels: npt.NDArray[np.generic]
 
 
 def cut(
-    data: object, validation: object = 0.2, *, partitions: int = 4, slices: int = 4, seed: int = 0, label: str = ""
+    data: object,
+    validation: object = 0.2,
+    *,
+    partitions: int = 4,
+    slices: int = 4,
+    seed: int = 0,
+    label: str = "",
+    stages: Sequence[Stage] = (),
 ) -> Source:
     """Cut data into partitions and validation slices.
 
@@ -259,6 +267,7 @@ def cut(
         slices: Parts to validate on.
         seed: Of cut and shuffles.
         label: The field by which arrays are cut evenly; the last one if it is whole numbers.
+        stages: What each batch of a table goes through, such as `Encode`.
 
     Raises:
         InvalidValueError: If a number is out of range or the data are of no known kind.
@@ -276,7 +285,7 @@ def cut(
     if isinstance(data, EventLog):
         return cut_log(data, validation, partitions, slices)
     if isinstance(data, Table):
-        return cut_table(data, validation, partitions, slices, seed)
+        return cut_table(data, validation, partitions, slices, seed, stages)
     if isinstance(data, torch.utils.data.TensorDataset):
         held = validation.tensors if isinstance(validation, torch.utils.data.TensorDataset) else validation
         return _cut_arrays(data.tensors, held, partitions, slices, seed, label)

@@ -209,8 +209,10 @@ def _batches(whole: Batch, order: Ids, batch_size: int, epoch: int) -> Iterator[
         yield Batch(Slice(epoch, index, begin, begin + len(rows)), **fields)
 
 
-def cut_table(table: Table, validation: object, partitions: int, slices: int, seed: int) -> TableData:
-    """Cut a table's rows at random; see `stages` of `TableData` for encoding them.
+def cut_table(
+    table: Table, validation: object, partitions: int, slices: int, seed: int, stages: Sequence[Stage] = ()
+) -> TableData:
+    """Cut a table's rows at random; every part goes through the stages when it is read.
 
     Raises:
         InvalidValueError: If the validation is neither a share nor a table.
@@ -228,7 +230,7 @@ def cut_table(table: Table, validation: object, partitions: int, slices: int, se
     if len(train) < partitions or len(held) < slices:
         raise DataError(table.name, f"{len(train)} and {len(held)} rows", "one in each part", "cut less")
     parts, held_parts = cut_evenly(train, partitions, seed), cut_evenly(held, slices, seed + 1)
-    return TableData(place, parts, held_parts, seed, held=other)
+    return TableData(place, parts, held_parts, seed, tuple(stages), other)
 
 
 def _place(table: Table) -> tuple[str, str, int]:

@@ -269,7 +269,7 @@ class Runner:
             live = self.fetch(work, number)
             model, params = live.trainee.model, work.params[number]
             model.eval()
-            with seeded(self.task.seed), torch.no_grad():
+            with seeded(reader=live.generators), torch.no_grad():
                 batches = self._batches(live.trainee, work.unit, params)
                 values = [self._score(model, batch) for batch in batches]
             if not hasattr(model, "observe"):  # scoring moved such a model on: its state is fetched anew
