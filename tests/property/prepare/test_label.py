@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stepwell.prepare.label import LabelModel, NumberModel, Prior, Votes, discover
 from stepwell.prepare.label.ask import information, jury, jury_error
+from stepwell.prepare.label.correlated import _agree, agree_reference
 from stepwell.prepare.label.fuse import _weigh, weigh_reference
 from stepwell.prepare.label.kernels import Voters, count, count_reference, expect, expect_reference, log_evidence
 from stepwell.prepare.label.patterns import patterns
@@ -76,6 +77,12 @@ def test_patterns_hold_every_items_votes_and_gold(votes, seed):
         rows[row] = rows.get(row, 0) + 1
     assert len(rows) == len(found.gold)
     assert sum(number for row, number in rows.items() if row != (-1,)) == found.weight.sum()
+
+
+@given(st.sets(st.integers(0, 12), min_size=1), st.sets(st.integers(0, 12), min_size=1), st.floats(0.05, 0.95))
+def test_agreement_equals_its_twin(a, b, agreement):
+    one, two = np.array(sorted(a)), np.array(sorted(b))
+    assert _agree(one, two, agreement) == agree_reference(one, two, agreement)
 
 
 @given(st.lists(st.integers(0, 5), min_size=3, max_size=3))

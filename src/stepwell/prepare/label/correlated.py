@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from stepwell.core import Ids
@@ -41,23 +42,50 @@ def merge_correlated(votes: Votes, agreement: float, least: int = 10) -> Merged:
     size = votes.per_source
     leader = np.arange(len(size))
     said = votes.item * max(1, len(votes.classes)) + votes.label
-    by_source = np.split(said[np.argsort(votes.source, kind="stable")], np.cumsum(size)[:-1]) if len(size) else []
-    order = np.lexsort((np.arange(len(size)), -size))
-    order = order[size[order] >= least]
-    for place, big in enumerate(order):
-        for small in order[place + 1 :]:
-            if size[small] <= agreement * size[big]:
-                break  # smaller ones cannot reach the share
-            if leader[small] == small and _share(by_source[big], by_source[small]) > agreement:
-                leader[small] = leader[big]
+    said = said[np.argsort(votes.source, kind="stable")]
+    begin = np.append(0, np.cumsum(size)).astype(np.int64)
+    order = np.lexsort((leader, -size))
+    _lead(said, begin, order[size[order] >= least], agreement, leader)
     if (leader == np.arange(len(size))).all():
         return Merged(votes, leader)
     return Merged(_speak_once(votes, leader), leader)
 
 
-def _share(a: Ids, b: Ids) -> float:
-    same = len(np.intersect1d(a, b, assume_unique=True))
-    return same / (len(a) + len(b) - same)
+@numba.njit(cache=True, nogil=True)
+def _lead(said: Ids, begin: Ids, order: Ids, agreement: float, leader: Ids) -> None:
+    """Write the leader of each source that says the same as one before it in `order` (most votes first)."""
+    for place in range(len(order)):
+        big = order[place]
+        for other in range(place + 1, len(order)):
+            small = order[other]
+            if begin[small + 1] - begin[small] <= agreement * (begin[big + 1] - begin[big]):
+                break  # smaller ones cannot reach the share
+            if leader[small] == small and _agree(
+                said[begin[big] : begin[big + 1]], said[begin[small] : begin[small + 1]], agreement
+            ):
+                leader[small] = leader[big]
+
+
+@numba.njit(cache=True, nogil=True)
+def _agree(a: Ids, b: Ids, agreement: float) -> bool:
+    """Say whether two ascending lists share more than a part of their union; stop as soon as they cannot."""
+    i, j, same = 0, 0, 0
+    while i < len(a) and j < len(b):
+        if a[i] == b[j]:
+            i, j, same = i + 1, j + 1, same + 1
+        elif a[i] < b[j]:
+            i += 1
+        else:
+            j += 1
+        most = same + min(len(a) - i, len(b) - j)
+        if most <= agreement * (len(a) + len(b) - most):
+            return False
+    return same > agreement * (len(a) + len(b) - same)
+
+
+def agree_reference(a: Ids, b: Ids, agreement: float) -> bool:
+    """State what `_agree` must find."""
+    return len(set(a) & set(b)) > agreement * len(set(a) | set(b))
 
 
 def _speak_once(votes: Votes, leader: Ids) -> Votes:
