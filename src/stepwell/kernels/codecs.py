@@ -37,6 +37,8 @@ class Layout(NamedTuple):
         step: Distance of two codes on a line, float64 `[F]`.
         begin: First level of a column in `levels`, int64 `[F]`.
         levels: float32 `[L]`.
+        cut: First cut of a column in `cuts` and, last, where all end, int64 `[F + 1]`.
+        cuts: Borders between neighbouring levels, column by column, float32.
         run: Columns of one kind and width side by side: `[begin, end)`, int64 `[runs, 2]`.
         row_bytes: R.
     """
@@ -48,12 +50,19 @@ class Layout(NamedTuple):
     step: npt.NDArray[np.float64]
     begin: Ids
     levels: Float32
+    cut: Ids
+    cuts: Float32
     run: Ids
     row_bytes: int
 
 
 def make_layout(
-    kind: Sequence[int], bits: Sequence[int], low: Sequence[float], step: Sequence[float], levels: Sequence[Float32]
+    kind: Sequence[int],
+    bits: Sequence[int],
+    low: Sequence[float],
+    step: Sequence[float],
+    levels: Sequence[Float32],
+    cuts: Sequence[Float32],
 ) -> Layout:
     """Return the layout of some columns; equal tables of levels (the same object) are kept once.
 
@@ -63,6 +72,7 @@ def make_layout(
         low: Value of code 0, where codes are on a line.
         step: Distance of two codes, where they are on a line.
         levels: Table of each column, where codes are places in one.
+        cuts: Borders of its levels.
     """
     if any(width not in WIDTHS for width in bits):
         raise InvalidValueError("bits", tuple(bits), f"each one of {WIDTHS}")
@@ -83,7 +93,42 @@ def make_layout(
     run = np.array([*zip([0, *edges], [*edges, len(width)], strict=True)], np.int64).reshape(-1, 2)
     flat = np.concatenate(tables) if tables else np.empty(0, np.float32)
     points = (np.array(low, np.float64), np.array(step, np.float64))
-    return Layout(kinds, width, place, *points, begin, flat, run, -(-at // 8))
+    cut = np.concatenate([[0], np.cumsum([len(part) for part in cuts])]).astype(np.int64)
+    borders = np.concatenate([np.asarray(part, np.float32) for part in cuts]) if len(cuts) else np.empty(0, np.float32)
+    return Layout(kinds, width, place, *points, begin, flat, cut, borders, run, -(-at // 8))
+
+
+def encode_rows(values: Float32, layout: Layout) -> Codes:
+    """Return the code of each value, uint32 `[N, F]`: the nearest on a line, or the part between cuts that holds it.
+
+    Columns of half floats are not for this function: their codes are no parts between cuts.
+
+    Args:
+        values: Finite float32 `[N, F]`.
+        layout: What the codes mean.
+
+    Cost:
+        A few operations a value; a binary search where codes are levels.
+    """
+    out = np.empty(values.shape, np.uint32)
+    given = np.ascontiguousarray(values, np.float32)
+    spots = (layout.kind, layout.bits, layout.low, layout.step, layout.cut, layout.cuts)
+    _encode(given, given.view(np.uint32), *spots, out)
+    return out
+
+
+def encode_rows_reference(values: Float32, layout: Layout) -> Codes:
+    """State, one value at a time, what `encode_rows` must compute."""
+    out = np.empty(values.shape, np.uint32)
+    for (i, f), value in np.ndenumerate(values):
+        if layout.kind[f] == LINE:
+            most = 2 ** int(layout.bits[f]) - 1
+            out[i, f] = min(max(np.rint((float(value) - layout.low[f]) / layout.step[f]), 0), most)
+        elif layout.kind[f] == LEVELS:
+            out[i, f] = (layout.cuts[layout.cut[f] : layout.cut[f + 1]] <= value).sum()
+        else:
+            out[i, f] = np.float32(value).view(np.uint32)
+    return out
 
 
 def pack_rows(codes: Codes, layout: Layout) -> npt.NDArray[np.uint8]:
@@ -135,8 +180,12 @@ def decode_rows(
     found = np.empty(shape, np.float32) if out is None else out
     if found.shape != shape or found.dtype != np.float32:
         raise InvalidValueError("out", (found.shape, found.dtype), f"float32 {shape}")
-    launch(len(taken), found.size, _decode, _decode_parallel, packed, taken, layout[:8], found)
+    launch(len(taken), found.size, _decode, _decode_parallel, packed, taken, _decoding(layout), found)
     return found
+
+
+def _decoding(layout: Layout) -> tuple[npt.NDArray[np.generic], ...]:
+    return (*layout[:7], layout.run)
 
 
 def decode_rows_reference(packed: npt.NDArray[np.uint8], layout: Layout, rows: Ids) -> Float32:
@@ -171,6 +220,27 @@ def _read(line, bits, place):  # type: ignore[no-untyped-def]
         code |= np.uint32(line[byte + 2]) << np.uint32(16)
         code |= np.uint32(line[byte + 3]) << np.uint32(24)
     return code
+
+
+@numba.njit(cache=True, nogil=True)
+def _encode(values, words, kind, bits, low, step, cut, cuts, out):  # type: ignore[no-untyped-def]
+    for i in range(values.shape[0]):
+        for f in range(values.shape[1]):
+            value = values[i, f]
+            if kind[f] == LINE:
+                place = np.rint((np.float64(value) - low[f]) / step[f])
+                out[i, f] = np.uint32(min(max(place, 0.0), np.float64((np.int64(1) << bits[f]) - 1)))
+            elif kind[f] == LEVELS:
+                a, b = cut[f], cut[f + 1]
+                while a < b:
+                    middle = (a + b) >> 1
+                    if cuts[middle] <= value:
+                        a = middle + 1
+                    else:
+                        b = middle
+                out[i, f] = np.uint32(a - cut[f])
+            else:
+                out[i, f] = words[i, f]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stepwell.kernels.codecs import decode_rows, decode_rows_reference, unpack_rows
+from stepwell.kernels.codecs import (
+    decode_rows,
+    decode_rows_reference,
+    encode_rows,
+    encode_rows_reference,
+    pack_rows,
+    unpack_rows,
+)
 from stepwell.prepare.compress import (
     CompressedRows,
     EqualRank,
@@ -20,6 +27,7 @@ from stepwell.prepare.compress import (
     codecs,
     compress,
 )
+from stepwell.prepare.compress.rows import layout_of
 
 FLOATS = arrays(np.float32, st.integers(1, 200), elements=st.floats(-1e6, 1e6, width=32))
 TABLES = st.tuples(st.integers(1, 30), st.integers(1, 12)).flatmap(
@@ -106,14 +114,15 @@ def test_rows_gathered_and_decoded_are_those_of_the_reference(table, seed):
     draw = np.random.default_rng(seed)
     names = [draw.choice(["uniform-2", "uniform-8", "lloyd-max-4", "float16", "plain", "uniform-16"]) for _ in table.T]
     parts = {str(f): table[:, f] for f in range(table.shape[1])}
-    from stepwell.kernels.codecs import make_layout, pack_rows
-
     fitted = [codecs[name].fit(values) for name, values in zip(names, parts.values(), strict=True)]
-    layout = make_layout(*([getattr(f, a) for f in fitted] for a in ("kind", "bits", "low", "step", "levels")))
+    layout = layout_of(fitted)
     codes = np.stack([f.encode(values) for f, values in zip(fitted, parts.values(), strict=True)], 1)
     packed = pack_rows(codes, layout)
     assert packed.shape[1] == -(-sum(f.bits for f in fitted) // 8)
     assert np.array_equal(unpack_rows(packed, layout), codes)
+    if "float16" not in names:
+        assert np.array_equal(encode_rows(table, layout), codes)
+        assert np.array_equal(encode_rows_reference(table, layout), codes)
     rows = draw.integers(0, len(table), 40)
     assert np.array_equal(decode_rows(packed, layout, rows), decode_rows_reference(packed, layout, rows))
     one_by_one = np.stack([f.decode(f.encode(v)) for f, v in zip(fitted, parts.values(), strict=True)], 1)

@@ -14,6 +14,7 @@ from stepwell.prepare.compress.codecs import (
     codecs,
 )
 from stepwell.prepare.compress.rows import CompressedRows, Tolerance, choose, compress
+from stepwell.prepare.compress.rows import layout_of as layout_of
 from stepwell.prepare.compress.sketch import QuantileSketch
 from stepwell.prepare.compress.toc import TupleCodes
 

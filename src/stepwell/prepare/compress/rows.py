@@ -195,7 +195,7 @@ class CompressedRows:
         entries = json.loads(text)
         fitted = tuple(_restore(entry) for entry in entries)
         error = tuple(Error(entry["max_abs_err"], entry["rmse"], entry["mae"]) for entry in entries)
-        layout = _layout(fitted)
+        layout = layout_of(fitted)
         raw = table["codes"].combine_chunks()
         packed = np.frombuffer(b"".join(raw.to_pylist()), np.uint8).reshape(-1, layout.row_bytes)
         kept = {name: table[name].to_numpy() for name in table.column_names if name != "codes"}
@@ -249,7 +249,7 @@ def compress(
         for name, values in columns.items()
     )
     error = tuple(part.error(values) for part, values in zip(fitted, columns.values(), strict=True))
-    layout = _layout(fitted)
+    layout = layout_of(fitted)
     codes = np.stack([part.encode(values) for part, values in zip(fitted, columns.values(), strict=True)], 1)
     return CompressedRows(tuple(columns), fitted, error, pack_rows(codes, layout), kept, layout)
 
@@ -274,13 +274,15 @@ def _columns(
     return columns, {name: data[name].to_numpy(zero_copy_only=False) for name in keep}
 
 
-def _layout(fitted: Sequence[Fitted]) -> Layout:
+def layout_of(fitted: Sequence[Fitted]) -> Layout:
+    """Return the layout of a row of codes."""
     return make_layout(
         [one.kind for one in fitted],
         [one.bits for one in fitted],
         [one.low for one in fitted],
         [one.step for one in fitted],
         [one.levels for one in fitted],
+        [one.cuts for one in fitted],
     )
 
 

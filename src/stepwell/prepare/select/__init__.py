@@ -4,6 +4,7 @@ from stepwell.prepare.select.searches import Centres, Coverage, Herding, Leaders
 from stepwell.prepare.select.selection import Selection
 from stepwell.prepare.select.selector import Selector, select_rows, selectors
 from stepwell.prepare.select.solvers import Lazy, Naive, OnTorch, Sieve, Stochastic
+from stepwell.prepare.select.spaces import output_gradient as output_gradient
 from stepwell.prepare.select.spaces import space
 
 __all__ = [
