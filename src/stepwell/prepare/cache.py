@@ -8,6 +8,7 @@ renamed, so it is there whole or not at all. All of it can be deleted at any tim
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
-from stepwell.core.errors import DataError
+from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.state import sync
 from stepwell.prepare.step import ROW, Fitted, Report
 from stepwell.storage import Lake
@@ -203,7 +204,13 @@ def writing(root: Path, key: str, name: str) -> Iterator[StepWriter]:
 
 
 def note_name(name: str) -> str:
-    """Return what a note's file is called."""
+    """Return what a note's file is called.
+
+    Raises:
+        InvalidValueError: If its name has a meaning of its own, or could be no table's.
+    """
+    if name in ("steps", "quarantine", "parents", "fitted", "origins") or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise InvalidValueError("note", name, "letters, digits, `_` and `-`, and none of the pipeline's own tables")
     return _NOTE + name
 
 

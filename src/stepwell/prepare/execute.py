@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,9 @@ from stepwell.core.errors import DataError
 from stepwell.prepare.cache import LISTED, OUT, QUARANTINE, StepWriter, Stored, find, note_name, writing
 from stepwell.prepare.compare import changed_rows
 from stepwell.prepare.fingerprint import fingerprint, package_code
-from stepwell.prepare.lookahead import check_past, check_row_by_row
+from stepwell.prepare.lookahead import ROW_SAMPLE, check_past, check_row_by_row
 from stepwell.prepare.map import quoted_name
+from stepwell.prepare.on_ray import batches_on_ray
 from stepwell.prepare.row_ids import ids_schema, with_ids
 from stepwell.prepare.step import (
     INPUT,
@@ -60,12 +61,14 @@ class Runner:
         budget_bytes: Memory that a step may use for its tables.
         time: The column that says when a row was known, or "" if there is none.
         tables: Where tables of the lake are kept, if elsewhere.
+        on: Where steps that see one row at a time are run: `"here"`, or on the workers of `"ray"`.
     """
 
     root: Path
     budget_bytes: int = 1 << 30
     time: str = ""
     tables: Path | None = None
+    on: Literal["here", "ray"] = "here"
 
     def read(self, keyed: Keyed) -> Stored:
         """Return a table of the lake with ids, copied once."""
@@ -161,16 +164,21 @@ class _Run:
         tables = {name: stored.read() for name, stored in self.others.items()}
         per_row = max(1, self.given.report.size_bytes // max(1, self.given.report.rows_out))
         rows = int(np.clip(self.runner.budget_bytes // (16 * per_row), 1, BATCH_ROWS))
-        first = True
-        for batch in self.given.batches(rows=rows):
-            table = pa.Table.from_batches([batch])
-            if first:
-                check_row_by_row(step, table, tables, fitted)
-            self._take(step.apply({INPUT: table, **tables}, fitted), table)
-            first = False
-        if first:
+        first = next(self.given.batches(rows=ROW_SAMPLE), None)
+        if first is None:
             empty = self.given.schema.empty_table()
             self._take(step.apply({INPUT: empty, **tables}, fitted), empty)
+            return
+        check_row_by_row(
+            step.name, pa.Table.from_batches([first]), lambda part: step.apply({INPUT: part, **tables}, fitted).out
+        )
+        if self.runner.on == "ray":
+            for table, found in batches_on_ray(step, self.given.path(), rows, tables, fitted):
+                self._take(found, table)
+        else:
+            for batch in self.given.batches(rows=rows):
+                table = pa.Table.from_batches([batch])
+                self._take(step.apply({INPUT: table, **tables}, fitted), table)
         if self.made:
             self._check_distinct()
 
@@ -237,6 +245,8 @@ class _Run:
             for name, stored in self.others.items():
                 _view(connection, name, stored.path())
             query = step.query(self.given.schema, connection)
+            if step.sees == "row":
+                self._check_sql(query)
             if query.base:
                 self._copy(connection, BASE, query.base)
             self._copy(connection, OUT, query.out)
@@ -248,6 +258,21 @@ class _Run:
             known = ", ".join(self.given.schema.names)
             line = (str(error).strip().splitlines() or [""])[0]
             raise DataError(f"step {self.name}", f"was refused ({line})", f"SQL over {known}", "correct it") from error
+        finally:
+            connection.close()
+
+    def _check_sql(self, query: Query) -> None:
+        """Run a query that says it sees single rows on a few of them, together and apart."""
+        connection = connect()
+
+        def apply(rows: pa.Table) -> pa.Table:
+            connection.register(INPUT, rows)
+            return connection.sql(query.out).to_arrow_table()
+
+        try:
+            first = next(self.given.batches(rows=ROW_SAMPLE), None)
+            if first is not None:
+                check_row_by_row(self.name, pa.Table.from_batches([first]), apply)
         finally:
             connection.close()
 

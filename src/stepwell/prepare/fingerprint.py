@@ -16,7 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -90,7 +90,7 @@ def _of_function(function: FunctionType, seen: frozenset[int]) -> object:
         return ["function", function.__module__, function.__qualname__]
     names = _names(function.__code__)
     used = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    cells = [_content(cell) for cell in function.__closure__ or ()]
     return [
         "code",
         _of_code(function.__code__, seen),
@@ -99,6 +99,13 @@ def _of_function(function: FunctionType, seen: frozenset[int]) -> object:
         [canonical(cell, seen) for cell in cells],
         {name: canonical(value, seen) for name, value in used.items()},
     ]
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return None
 
 
 def _names(code: CodeType) -> set[str]:
@@ -115,12 +122,15 @@ def _of_class(kind: type, seen: frozenset[int]) -> object:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if not _is_own(kind.__module__):
         return ["class", name]
-    methods = {key: canonical(value, seen) for key, value in sorted(vars(kind).items()) if _is_code(value)}
-    return ["class", name, methods]
+    own = {key: canonical(value, seen) for key, value in sorted(vars(kind).items()) if _counts(key, value)}
+    return ["class", name, own]
 
 
-def _is_code(value: object) -> bool:
-    return isinstance(value, FunctionType | property | staticmethod | classmethod)
+def _counts(key: str, value: object) -> bool:
+    """Say whether a class's attribute shapes what its objects do: code, and constants."""
+    if isinstance(value, FunctionType | property | staticmethod | classmethod):
+        return True
+    return not key.startswith("__") and isinstance(value, bool | int | float | str | tuple | list | dict)
 
 
 def _of_property(value: property, seen: frozenset[int]) -> object:

@@ -120,6 +120,29 @@ class Derive:
         return Query(f"select {', '.join([*kept, *made.values()])} from input", touches=touched)
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Keep some columns; the others are left behind.
+
+    Args:
+        columns: Their names; `_row` stays in any case.
+    """
+
+    columns: tuple[str, ...]
+    sees: Sees = field(default="row", init=False)
+    others: Mapping[str, Keyed] = field(default_factory=dict, init=False)
+
+    @property
+    def name(self) -> str:
+        """The names of the columns."""
+        return f"keep {', '.join(self.columns)}"
+
+    def query(self, schema: pa.Schema, connection: DuckDBPyConnection | None = None) -> Query:
+        """Return the projection."""
+        names = [ROW, *(name for name in self.columns if name != ROW)]
+        return Query(f"select {', '.join(map(quoted_name, names))} from input", touches=())
+
+
 def quoted_name(name: str) -> str:
     """Return a name as SQL writes it."""
     return '"' + name.replace('"', '""') + '"'

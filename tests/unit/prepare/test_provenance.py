@@ -5,14 +5,14 @@ import pyarrow as pa
 import pytest
 
 from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.prepare.answers import diff, provenance
 from stepwell.prepare.asof import AsOf
 from stepwell.prepare.clean.constraints import Between, NotNull, Unique
-from stepwell.prepare.ingest import ingest
 from stepwell.prepare.label import Pattern
 from stepwell.prepare.labelling import Crowd
 from stepwell.prepare.link import Same, Text
 from stepwell.prepare.pipeline import Preparation
-from stepwell.prepare.provenance import diff, provenance
+from stepwell.prepare.sources import ingest
 from stepwell.prepare.step import ROW, Keyed
 from stepwell.storage import open as open_lake
 

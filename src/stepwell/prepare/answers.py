@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.prepare.pipeline import committed_reports, side
+from stepwell.prepare.commit import committed_reports, side
 from stepwell.prepare.row_ids import table_ids
 from stepwell.prepare.step import INPUT, ROW
 from stepwell.storage import Lake, Table

@@ -1,0 +1,122 @@
+"""`stepwell prepare`: show the plan of a preparation, run it, and say what became of every row."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stepwell.core.errors import InvalidValueError, UnknownNameError
+from stepwell.core.overrides import override
+from stepwell.prepare.answers import provenance
+from stepwell.prepare.page import report
+from stepwell.prepare.pipeline import Preparation, Prepared
+
+HELP = """Run a preparation: from raw tables to a version of training data.
+
+A RECIPE is module:function; the function returns a Preparation, built over a lake that it opens itself:
+
+  # tickets.py
+  import stepwell as sw
+  from stepwell.prepare import Preparation
+
+  def clean():
+      lake = sw.open("lake/")
+      return Preparation(lake, "raw", key="id").where("price > 0").split(time="day", test=0.2)
+
+Without --name only the plan is shown: steps, SQL, predicted rows, bytes and seconds, and what is cached. With --name
+the result is committed; a second run makes no new version, and a run that was killed goes on behind its last whole
+step. Rows that were taken out stand in <name>.quarantine, and every row can say where it comes from (--row).
+"""
+EXAMPLE = "stepwell prepare tickets:clean --name tickets --report tickets.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's words."""
+    parser.add_argument("recipe", help="module:function that returns a Preparation; the working folder is searched")
+    parser.add_argument("--name", default="", help="commit the result as this table; without it only the plan is shown")
+    parser.add_argument("--message", default="", help="kept in the commit")
+    parser.add_argument("--budget", default="", help="memory a step may use for its tables, as in 512MiB")
+    parser.add_argument("--report", default="", metavar="FILE", help="also write a page on the result")
+    parser.add_argument(
+        "--row", type=int, default=None, metavar="ID", help="say where the row with this _row comes from"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a field of the preparation, as in source=raw@3; repeatable",
+    )
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Plan or run a preparation."""
+    made = override(_preparation(options.recipe), options.set)
+    if options.budget:
+        made = override(made, [f"budget={options.budget}"])
+    if not options.name:
+        if options.report or options.row is not None:
+            raise InvalidValueError("--name", "", "given with --report and --row, which ask about a committed table")
+        return _say({"plan": _rows(made)} if options.json else None, str(made.plan))
+    done = made.commit(options.name, options.message)
+    page = report(made.lake, options.name, Path(options.report)) if options.report else None
+    known = provenance(made.lake, options.name, options.row) if options.row is not None else None
+    text = [str(done.plan), "", str(done)]
+    text += [] if done.made else ["nothing has changed since this version was made"]
+    text += ["", str(known)] if known is not None else []
+    text += ["", f"written to {page}"] if page is not None else []
+    return _say(_facts(done, page) if options.json else None, "\n".join(text))
+
+
+def _preparation(name: str) -> Preparation:
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise InvalidValueError("RECIPE", name, "module:function")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Callable[[], object] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UnknownNameError("recipe", f"{name} ({error})", ["module:function"]) from error
+    made = found()
+    if not isinstance(made, Preparation):
+        raise InvalidValueError(name, type(made).__name__, "a function that returns a Preparation")
+    return made
+
+
+def _rows(made: Preparation) -> list[dict[str, object]]:
+    return [
+        {
+            "name": node.name,
+            "depth": depth,
+            "why": node.why,
+            "rows": node.predicted.rows,
+            "size_bytes": node.predicted.size_bytes,
+            "seconds": node.predicted.seconds,
+        }
+        for depth, node in made.plan.rows()
+    ]
+
+
+def _facts(done: Prepared, page: Path | None) -> dict[str, object]:
+    steps = [
+        {
+            "name": one.name,
+            "rows_in": one.rows_in,
+            "rows_out": one.rows_out,
+            "dropped": dict(one.dropped),
+            "changed": one.changed,
+            "seconds": one.seconds,
+        }
+        for one in done.reports
+    ]
+    table = {"name": done.table.name, "version": done.table.version, "rows": len(done.table), "made": done.made}
+    return {**table, "steps": steps, "report": None if page is None else str(page)}
+
+
+def _say(facts: dict[str, object] | None, text: str) -> int:
+    sys.stdout.write((json.dumps(facts, indent=2) if facts is not None else text) + "\n")
+    return 0
