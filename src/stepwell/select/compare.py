@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.select.intervals import Interval, at_look, interval, paired
+from stepwell.select.intervals import Interval, Method, at_look, interval, paired
 from stepwell.select.records import Config
 
 if TYPE_CHECKING:
@@ -62,12 +62,14 @@ def verdict(study: Study, ranked: Sequence[Config], confidence: float, over: str
     bounds = metric_bounds(study)
     best = study.values(leader.name)
     population = len(best) if over == "validation" else None
+    method: Method | None = None if bounds is None else "betting"
     alpha = at_look((1 - confidence) / len(rivals), max(leader.epoch, 1))
     open_, lead = [], None
     for rival in rivals:
         other = study.values(rival.name)
         pair = (best, other) if study.records.sign > 0 else (other, best)
-        found = paired(*pair, 2 * alpha, bounds=bounds, population=population)  # one side matters
+        # one side matters
+        found = paired(*pair, 2 * alpha, bounds=bounds, population=population, method=method)
         lead = found if lead is None or found.low < lead.low else lead
         if found.low <= 0:
             open_.append(rival.name)

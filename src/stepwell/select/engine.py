@@ -350,7 +350,7 @@ class Engine:
             return
         good = [one for one in outcome.results if isinstance(one, Reached)]
         if good:
-            self._write("unit", self._unit_event(outcome, good), durable=unit.phase == "validate")
+            self._write("unit", self._unit_event(outcome, good))
         over = self._hopper.done(unit)
         for bad in failed:
             self._write("end", {"config": bad.config, "status": "failed", "reason": bad.reason}, durable=True)

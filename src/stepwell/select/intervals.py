@@ -6,7 +6,8 @@ seen in part); with `population=None` the population is endless (new examples of
 References:
     Bardenet and Maillard, "Concentration inequalities for sampling without replacement", Bernoulli 2015 (Hoeffding- and
     empirical Bernstein-Serfling); Wilson, "Probable inference", JASA 1927; Maurer and Pontil, "Empirical Bernstein
-    Bounds and Sample Variance Penalization", COLT 2009.
+    Bounds and Sample Variance Penalization", COLT 2009; Waudby-Smith and Ramdas, "Estimating means of bounded random
+    variables by betting", JRSS B 2024 (one-sided capital, both sides at half the error).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from stepwell.core.errors import InvalidValueError
 
-Method = Literal["bernstein", "hoeffding", "wilson", "normal"]
+Method = Literal["bernstein", "hoeffding", "betting", "wilson", "normal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def interval(
         alpha: How often it may be wrong, above 0 and below 1.
         bounds: The smallest and largest value there can be, or None if nobody knows.
         population: Size of the finite population, or None if it has no end.
-        method: `bernstein` (the default) and `hoeffding` hold always; `wilson` holds nearly, for zeros and ones;
-            `normal`, the default without bounds, holds for many values only.
+        method: `bernstein` (the default), `hoeffding` and `betting` hold always, the last is the tightest;
+            `wilson` holds nearly, for zeros and ones; `normal`, the default without bounds, holds for many values only.
 
     Raises:
         InvalidValueError: If there are no values, one is outside the bounds, or an argument is out of range.
@@ -94,6 +95,10 @@ def interval(
         raise InvalidValueError("values", (float(found.min()), float(found.max())), f"within {bounds}")
     if chosen == "wilson":
         return _wilson(mean, count, alpha, population)
+    if chosen == "betting":
+        scaled = (found - low) / (high - low)
+        ends = _betting_low(scaled, alpha / 2, population), 1.0 - _betting_low(1.0 - scaled, alpha / 2, population)
+        return Interval(mean, min(low + ends[0] * (high - low), mean), max(low + ends[1] * (high - low), mean), count)
     if chosen == "normal":
         half = _normal(found, alpha, population)
     elif chosen == "hoeffding":
@@ -134,6 +139,39 @@ def _bernstein(values: npt.NDArray[np.float64], alpha: float, width: float, popu
         spread = math.sqrt(2 * _shrink(count, population) * each / count) * float(values.std())
         sure = spread + kappa * width * each / count
     return min(plain, sure)
+
+
+def _betting_low(values: npt.NDArray[np.float64], alpha: float, population: int | None) -> float:
+    """Return a lower bound of the mean of values in [0, 1]: the largest mean against which a bet would have won.
+
+    Somebody bets on each value in turn that it is above the mean `m`, with stakes chosen from the values before. If the
+    truth is `m` or less, the capital ever exceeds `1 / alpha` with probability at most `alpha`. Stakes do not depend on
+    `m`, so the capital falls in `m` and the bound is found by bisection.
+    """
+    count = len(values)
+    places = np.arange(1, count + 1)
+    means = (0.5 + np.cumsum(values)) / (places + 1)
+    spread = (0.25 + np.cumsum((values - means) ** 2)) / (places + 1)
+    before = np.concatenate([[0.25], spread[:-1]])
+    stakes = np.minimum(np.sqrt(2 * math.log(1 / alpha) / (before * count)), 0.9)
+    drawn = np.concatenate([[0.0], np.cumsum(values)[:-1]])
+
+    def wins(mean: float) -> bool:
+        left = np.full(count, mean)
+        if population is not None:
+            left = (population * mean - drawn) / (population - places + 1)
+            if left.min() < 0:
+                return True  # so small a mean is ruled out by what was drawn
+            left = np.minimum(left, 1.0)
+        return bool(np.cumsum(np.log1p(stakes * (values - left))).max() >= math.log(1 / alpha))
+
+    low, high = 0.0, float(values.mean())
+    if not wins(low):
+        return 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if wins(middle) else (low, middle)
+    return low
 
 
 def _normal(values: npt.NDArray[np.float64], alpha: float, population: int | None) -> float:
@@ -177,6 +215,7 @@ def paired(
     *,
     bounds: tuple[float, float] | None = (0.0, 1.0),
     population: int | None = None,
+    method: Method | None = None,
 ) -> Interval:
     """Return an interval of the mean difference of two configurations on the same examples.
 
@@ -186,6 +225,7 @@ def paired(
         alpha: How often it may be wrong.
         bounds: Bounds of the values (not of their difference).
         population: Size of the finite population, or None.
+        method: See `interval`.
 
     Raises:
         InvalidValueError: If the lengths differ.
@@ -194,4 +234,4 @@ def paired(
     if a.shape != b.shape:
         raise InvalidValueError("second", b.shape, f"as many values as first, {a.shape}")
     wide = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    return interval(a - b, alpha, bounds=wide, population=population)
+    return interval(a - b, alpha, bounds=wide, population=population, method=method)

@@ -18,7 +18,7 @@ POPULATIONS = {
 
 
 @pytest.mark.parametrize("name", POPULATIONS)
-@pytest.mark.parametrize("method", ["bernstein", "hoeffding", "wilson"])
+@pytest.mark.parametrize("method", ["bernstein", "hoeffding", "betting", "wilson"])
 def test_a_finite_population_is_covered(name, method):
     if method == "wilson" and name == "graded":
         pytest.skip("Wilson's interval is for zeros and ones")
@@ -28,12 +28,12 @@ def test_a_finite_population_is_covered(name, method):
         seen = draw.permutation(values)[: int(draw.integers(1, 200))]
         found = interval(seen, 0.1, population=200, method=method)
         missed += not found.low - 1e-12 <= values.mean() <= found.high + 1e-12
-        assert found.high > found.low or method == "bernstein", "something unseen is left"
+        assert found.high > found.low or method in ("bernstein", "betting"), "something unseen is left"
     assert missed <= 0.1 * trials
 
 
 def test_a_width_of_zero_is_given_only_when_everything_has_been_seen():
-    for method in ("bernstein", "hoeffding", "wilson"):
+    for method in ("bernstein", "hoeffding", "betting", "wilson"):
         assert interval(np.ones(4), population=100, method=method).low < 1
         assert interval(np.ones(4), method=method).low < 1
     assert interval(np.ones(4), population=4).spread == 0
@@ -57,6 +57,16 @@ def test_paired_differences_are_much_tighter_than_two_intervals():
     both = paired(first, second)
     assert both.low > 0, "the pairs decide"
     assert interval(first).low < interval(second).high, "the intervals alone do not"
+
+
+def test_betting_is_tighter_and_holds_for_endless_populations():
+    draw, missed = np.random.default_rng(3), 0
+    for _ in range(300):
+        values = (draw.random(300) < 0.8).astype(float)
+        bet, sure = interval(values, 0.1, method="betting"), interval(values, 0.1)
+        missed += not bet.low <= 0.8 <= bet.high
+        assert bet.high - bet.low < sure.high - sure.low
+    assert missed <= 30
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=1, max_size=60), st.integers(0, 50))

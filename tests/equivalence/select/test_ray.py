@@ -1,0 +1,43 @@
+"""Ray actors give the same bits as one process, also when one of them is killed."""
+
+import pytest
+
+from stepwell.select.on_ray import on_ray
+from stepwell.select.searching import StudySettings, search
+from tests.equivalence.select import selected
+from tests.equivalence.select.test_bitwise import assert_same, states
+
+ray = pytest.importorskip("ray", reason="needs the extra ray")
+
+SETTINGS = StudySettings(partitions=4, slices=2, batch_size=32)
+SPACE = {"lr": [0.1, 0.01], "width": 8, "drop": [0.0, 0.3]}
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_actors_give_the_same_bits_and_a_killed_one_changes_nothing(tmp_path):
+    class Killer:
+        """Kills an actor after some units, as a lost node does."""
+
+        done = False
+
+        def hear(self, records, event):
+            if not self.done and len(records.spans) == 6:
+                self.done = True
+                ray.kill(made[0].actors[0])
+
+        def close(self, records):
+            pass
+
+    made = []
+
+    def make(task, source):
+        made.append(on_ray(2)(task, source))
+        return made[0]
+
+    arguments = (SPACE, selected.data(), selected.with_adam)
+    one = search(*arguments, epochs=2, folder=tmp_path / "one", settings=SETTINGS)
+    two = search(*arguments, epochs=2, folder=tmp_path / "two", settings=SETTINGS, executor=make, watchers=[Killer()])
+    assert all(config.status == "finished" for config in two.configs)
+    assert_same(states(one), states(two))
