@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from benchmarks.peers.youtube_rules import RULES
-from stepwell.prepare.label import Pattern, Votes, majority, vote
+from stepwell.prepare.label import Pattern, Votes, vote
+from stepwell.prepare.label.engine import majority
 
 SETS = ("sms-spam", "trec-questions", "youtube-spam", "crowd-duck", "crowd-product", "crowd-face")
 _LONG_NAMES = {"ABBREVIATION": "ABBR", "DESCRIPTION": "DESC", "ENTITY": "ENTY", "HUMAN": "HUM", "LOCATION": "LOC"}

@@ -47,10 +47,14 @@
     draw();
   };
 
+  let busy = false; // one answer at a time: a second one would be about what is no longer shown
+
   const send = async (event) => {
     const form = event.target.closest("form[data-action]");
     if (!form) return;
     event.preventDefault();
+    if (busy) return;
+    busy = true;
     const said = form.querySelector("output");
     const body = JSON.stringify(Object.fromEntries(new FormData(form, event.submitter)));
     try {
@@ -61,10 +65,23 @@
       await renew();
     } catch (problem) {
       said.textContent = "The server that this page came from does not answer.";
+    } finally {
+      busy = false;
     }
   };
 
+  // A key presses the button that names it, unless somebody types into a field or holds another key.
+  const press = (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    if (event.target.closest("input, textarea, select")) return;
+    const button = document.querySelector(`button[data-key="${CSS.escape(event.key)}"]`);
+    if (!button) return;
+    event.preventDefault();
+    button.click();
+  };
+
   draw();
+  document.addEventListener("keydown", press);
   dark.addEventListener("change", draw);
   document.addEventListener("submit", send);
   const refresh = Number(document.body.dataset.refresh || 0);

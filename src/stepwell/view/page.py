@@ -152,6 +152,10 @@ class Field:
         kind: `text`, `number`, `hidden`, or `choice` (one button each in `choices`).
         value: What stands there at first.
         choices: The answers of a `choice`.
+        keys: The key that presses each button of a `choice`, as the browser names it (`"1"`, `"s"`); none by default.
+
+    Raises:
+        InvalidValueError: If there are keys, but not one for each choice.
     """
 
     name: str
@@ -159,13 +163,22 @@ class Field:
     kind: Literal["text", "number", "hidden", "choice"] = "text"
     value: str = ""
     choices: Sequence[str] = ()
+    keys: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.keys and len(self.keys) != len(self.choices):
+            raise InvalidValueError("keys", list(self.keys), f"{len(self.choices)} keys, one a choice")
 
     def html(self) -> str:
         name, value = html.escape(self.name, quote=True), html.escape(self.value, quote=True)
         if self.kind == "choice":
+            keys = [html.escape(key, quote=True) for key in self.keys]
+            pressed = [f' data-key="{key}" aria-keyshortcuts="{key}"' for key in keys] or [""] * len(self.choices)
+            shown = [f"<kbd>{key}</kbd> " for key in keys] or [""] * len(self.choices)
             buttons = "".join(
-                f'<button name="{name}" value="{html.escape(choice, quote=True)}">{html.escape(choice)}</button>'
-                for choice in self.choices
+                f'<button name="{name}" value="{html.escape(choice, quote=True)}"{press}>{sign}{html.escape(choice)}'
+                "</button>"
+                for choice, press, sign in zip(self.choices, pressed, shown, strict=True)
             )
             return f"<fieldset><legend>{html.escape(self.label)}</legend>{buttons}</fieldset>"
         entry = f'<input type="{self.kind}" name="{name}" value="{value}" step="any">'

@@ -18,10 +18,10 @@ from stepwell.prepare.label import (
     ask,
     discover,
     jury,
-    majority,
     vote,
 )
 from stepwell.prepare.label.correlated import merge_correlated
+from stepwell.prepare.label.engine import majority
 
 BINARY = ("ham", "spam")
 

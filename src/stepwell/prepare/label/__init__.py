@@ -1,7 +1,7 @@
 """Labels from many imperfect sources: crowds, labelling functions, models and extractors are votes of one engine."""
 
 from stepwell.prepare.label.ask import Asker, ask, jury
-from stepwell.prepare.label.engine import LabelModel, Prior, majority
+from stepwell.prepare.label.engine import LabelModel, Prior
 from stepwell.prepare.label.functions import Pattern, Rule, vote
 from stepwell.prepare.label.fuse import discover
 from stepwell.prepare.label.labels import Labels
@@ -20,6 +20,5 @@ __all__ = [
     "ask",
     "discover",
     "jury",
-    "majority",
     "vote",
 ]
