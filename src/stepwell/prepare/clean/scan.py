@@ -94,6 +94,7 @@ def check(
         DuckDB groups by itself, on disk if need be), and the violations found.
 
     Example:
+        >>> from stepwell.prepare.clean.constraints import Between, NotNull
         >>> table = pa.table({"_row": [0, 1, 2], "price": [5.0, -1.0, None]})
         >>> print(check(table, [NotNull("price"), Between("price", low=0)]))
         NO  price not null: 1 rows
