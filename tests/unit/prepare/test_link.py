@@ -101,7 +101,7 @@ def test_two_small_tables_link_as_a_reader_would() -> None:
     assert set(zip(best["left"].to_pylist(), best["right"].to_pylist(), strict=True)) == {(0, 10), (1, 11)}
     assert best["match"].to_pylist() == [True, True]
     assert found.blocks.column_names == ["rule", "pairs", "exact", "share", "compared"]
-    assert found.pairs["price"].null_count > 0
+    assert found.pairs["price (number)"].null_count > 0
     assert found.model.table().num_rows == 3 * 25
 
 
@@ -288,3 +288,24 @@ def test_valentine_can_be_asked_instead() -> None:
     table = pa.table({"name": ["ann", "bob"], "age": [1, 2]})
     found = match_schema(table, table.rename_columns(["Name", "age2"]), backend="valentine")
     assert found.filter(found["match"])["right"].to_pylist() == ["Name", "age2"]
+
+
+def test_splink_links_the_same_tables_on_the_same_pairs(data_folder) -> None:
+    pytest.importorskip("splink")
+    from stepwell.prepare.link.splink import link_by_splink
+
+    folder = data_folder / "er-dblp-acm"
+    left, right = (read(folder / name, "%").slice(0, 400) for name in ("dblp.csv", "acm.csv"))
+    compare = [Text("title", measure="jaro_winkler"), Number("year", scale=1)]
+    block = [Nearest("title", "authors", k=3)]
+    theirs = link_by_splink(left, right, compare=compare, block=block)
+    ours = link(left, right, compare=compare, block=block)
+    assert theirs.pairs.select(["left", "right"]).equals(ours.pairs.select(["left", "right"]))
+    assert theirs.entities.num_rows == 800
+    assert {"comparison", "m", "u", "weight_bits"} <= set(theirs.model.table().column_names)
+    truth = {tuple(pair) for pair in np.loadtxt(folder / "gt.csv", np.int64, None, "%", skiprows=1).tolist()}
+    pairs = zip(theirs.pairs["left"].to_pylist(), theirs.pairs["right"].to_pylist(), strict=True)
+    true = np.array([pair in truth for pair in pairs])
+    likely = theirs.pairs["probability"].to_numpy()
+    assert true.sum() > 20
+    assert np.mean(likely[true][:, None] > likely[~true]) > 0.97

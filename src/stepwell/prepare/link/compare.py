@@ -162,12 +162,12 @@ class Number:
 
     @property
     def name(self) -> str:
-        """The column."""
-        return self.column
+        """The column, marked as a number."""
+        return f"{self.column} (number)"
 
     def compare(self, left: pa.Table, right: pa.Table, rows: tuple[Ids, Ids]) -> Compared:
         """Compare; O(pairs)."""
-        a, b = _numbers(left, self.column)[rows[0]], _numbers(right, self.column)[rows[1]]
+        a, b = numbers(left, self.column)[rows[0]], numbers(right, self.column)[rows[1]]
         if self.scale is not None:
             return Compared(1 / (1 + np.abs(a - b) / self.scale))
         a, b = np.where(a > 0, a, np.nan), np.where(b > 0, b, np.nan)
@@ -241,7 +241,8 @@ def _codes(left: pa.Table, right: pa.Table, column: str) -> tuple[Ids, Ids, int]
     return ids[: left.num_rows], ids[left.num_rows :], len(values.dictionary)
 
 
-def _numbers(table: pa.Table, column: str) -> Floats:
+def numbers(table: pa.Table, column: str) -> Floats:
+    """Return a column as numbers, NaN where there is none; of text, the first number in it."""
     if column not in table.schema.names:
         raise UnknownNameError("column", column, table.schema.names)
     values = table[column].combine_chunks()

@@ -216,11 +216,16 @@ def _free(weight, order, bounds, other, free):
     change = 0.0
     for record in range(len(bounds) - 1):
         begin, end = bounds[record], bounds[record + 1]
+        every = 1.0
         for p in range(begin, end):
-            total = 1.0
-            for o in range(begin, end):
-                if o != p:
-                    total += weight[order[o]] * other[order[o]]
+            every += weight[order[p]] * other[order[p]]
+        for p in range(begin, end):
+            total = every - weight[order[p]] * other[order[p]]
+            if total < 0.5 * every:  # digits would cancel: add the others up
+                total = 1.0
+                for o in range(begin, end):
+                    if o != p:
+                        total += weight[order[o]] * other[order[o]]
             change = max(change, abs(free[order[p]] - 1 / total))
             free[order[p]] = 1 / total
     return change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,17 @@ from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.prepare.link.block import ROW, Block, candidates, places, predict
 from stepwell.prepare.link.cluster import chosen, components
 from stepwell.prepare.link.compare import Comparison, compare_all
-from stepwell.prepare.link.model import FellegiSunter, Fit, Settings, fit
+from stepwell.prepare.link.model import Fit, Settings, Unique, fit
 from stepwell.prepare.link.text import Floats
+
+_ENOUGH = 20  # labelled matches from which labels set the threshold
+
+
+class Model(Protocol):
+    """A fitted model of linkage."""
+
+    def table(self) -> pa.Table:
+        """Return what each level of each comparison is worth."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Links:
     pairs: pa.Table
     entities: pa.Table
     blocks: pa.Table
-    model: FellegiSunter
+    model: Model
     threshold: float
     why: str
 
@@ -69,8 +79,8 @@ def link(
         labels: Known pairs, if any: `left`, `right` (their `_row`) and `match` (0 or 1). Pairs that no rule proposes
             are compared too.
         threshold: Probability from which a pair is a match. None: the one with the best F1 on the labels, each half
-            judged by a model that saw the other; without labels, the one with the best F1 that the probabilities
-            themselves expect.
+            judged by a model that saw the other; with fewer than 20 labelled matches, the one with the best F1 that
+            the probabilities themselves expect.
         max_pairs: Refuse blocks that predict more pairs, before any is made.
 
     Raises:
@@ -86,7 +96,7 @@ def link(
     settings = settings or Settings()
     if right is None and settings.unique != "neither":
         raise InvalidValueError("settings.unique", settings.unique, "'neither' within one table")
-    ids = [_row_ids(table, side) for table, side in ((left, "left"), (right, "right")) if table is not None]
+    ids = [row_ids(table, side) for table, side in ((left, "left"), (right, "right")) if table is not None]
     blocks = predict(left, right, block)
     rows = candidates(left, right, block, max_pairs)
     known = None
@@ -96,15 +106,25 @@ def link(
     names = [one.name for one in compare]
     found = fit(similarity, rarity, rows, names, settings, known)
     why = "given"
-    if threshold is None and known is not None:
+    if threshold is None and known is not None and (known == 1).sum() >= _ENOUGH:
         threshold, why = _from_labels(similarity, rarity, rows, names, settings, known)
     elif threshold is None:
         threshold, why = expected_best(found.probability), "best F1 expected by the model"
-    matches = chosen(rows, found.probability, threshold, settings.unique)
+    matches = chosen(rows, found.probability, threshold, _unique(settings.unique, rows, known))
     pairs = _pairs(rows, ids, found, matches, names, similarity)
     blocks = blocks.append_column("compared", pa.array([len(rows[0])] * len(blocks), pa.int64()))
-    entities = _entities(rows, matches, ids)
+    entities = entities_of(rows, matches, ids)
     return Links(pairs, entities, blocks, found.model, float(threshold), why)
+
+
+def _unique(unique: Unique, rows: tuple[Ids, Ids], labels: npt.NDArray[np.int8] | None) -> Unique:
+    """Return of which side matches stay unique: not of one where a label has given a row two partners."""
+    sides = []
+    for side, name in enumerate(("left", "right")):
+        known = np.empty(0, np.int64) if labels is None else rows[side][labels == 1]
+        if unique in ("both", name) and len(np.unique(known)) == len(known):
+            sides.append(name)
+    return "both" if len(sides) == 2 else "left" if sides == ["left"] else "right" if sides else "neither"
 
 
 def expected_best(probability: Floats) -> float:
@@ -138,8 +158,6 @@ def _from_labels(
         probability = fit(similarity, rarity, rows, names, settings, np.where(hidden, -1, labels)).probability
         unseen[hidden] = probability[hidden]
     score, truth = unseen[places], labels[places] == 1
-    if not truth.any():
-        return 0.5, "one half, as no label is a match"
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(truth[order])
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
@@ -167,7 +185,12 @@ def _with_labels(
     return np.divmod(every, max(1, other.num_rows)), known
 
 
-def _row_ids(table: pa.Table, side: str) -> Ids:
+def row_ids(table: pa.Table, side: str) -> Ids:
+    """Return the ids of a table's rows.
+
+    Raises:
+        DataError: If there are none, or one is repeated.
+    """
     if ROW not in table.schema.names:
         raise DataError(f"the {side} table", "has no `_row`", "an int64 column `_row`", "add one that numbers the rows")
     ids = np.asarray(table[ROW].to_numpy(), np.int64)
@@ -193,7 +216,8 @@ def _pairs(
     return pa.table({**columns, **similar})
 
 
-def _entities(rows: tuple[Ids, Ids], matches: Ids, ids: Sequence[Ids]) -> pa.Table:
+def entities_of(rows: tuple[Ids, Ids], matches: Ids, ids: Sequence[Ids]) -> pa.Table:
+    """Return `Links.entities`: every row with the connected component that it is in."""
     shift = len(ids[0]) if len(ids) == 2 else 0
     every = np.concatenate(ids)
     root = components(rows[0][matches], rows[1][matches] + shift, len(every))

@@ -65,9 +65,8 @@ class Settings:
     @property
     def edges(self) -> Floats:
         """Where levels end, ascending; a similarity at an edge belongs to the level above."""
-        if self.cuts is not None:
-            return np.asarray(self.cuts, np.float64)
-        return np.asarray(np.arange(1, self.levels) / self.levels, np.float64)
+        cuts = self.cuts if self.cuts is not None else [k / self.levels for k in range(1, self.levels)]
+        return np.array(cuts, np.float64)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class FellegiSunter:
             level = levels_of(similarity[:, c], self.edges)
             known = level >= 0
             found[known, c] = table[c, level[known]]
-        return (found + rarity * (similarity == 1)) * self.scale
+        return np.asarray((found + rarity * (similarity == 1)) * self.scale)
 
     def table(self) -> pa.Table:
         """Return `comparison, begin, end, m, u, weight_bits`, a row per comparison and level."""
