@@ -8,22 +8,24 @@ questions about it: `<name>.steps` (what each step did), `<name>.quarantine` (ro
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
 
 from stepwell.core import Cost, PlanNode
-from stepwell.core.errors import DataError, InvalidValueError
+from stepwell.core.errors import InvalidValueError
 from stepwell.core.log import logger
 from stepwell.core.progress import progress
 from stepwell.prepare.asof import AsOf
-from stepwell.prepare.cache import LISTED, QUARANTINE, Parts, Stored, cache_root, find, note_name
+from stepwell.prepare.cache import Stored, cache_root
 from stepwell.prepare.clean.constraints import Constraint
-from stepwell.prepare.cleaning import Expect, OnFail
+from stepwell.prepare.clean.label_issues import Probe
+from stepwell.prepare.clean.policy import Repair
+from stepwell.prepare.cleaning import CleanLabels, Expect, Mend, OnFail
+from stepwell.prepare.commit import Prepared, commit_version, committed_reports
 from stepwell.prepare.execute import Runner, read_key, step_key
 from stepwell.prepare.fingerprint import fingerprint
 from stepwell.prepare.fitted import Apply, Encode, Encoder, FittedMap, Learn
@@ -35,60 +37,18 @@ from stepwell.prepare.link import Settings
 from stepwell.prepare.link.block import Block
 from stepwell.prepare.link.compare import Comparison
 from stepwell.prepare.link.merge import Fuse
-from stepwell.prepare.map import Derive, Map, Where
+from stepwell.prepare.map import Derive, Keep, Map, Where
 from stepwell.prepare.predict import known_results, predicted_costs
 from stepwell.prepare.select import Selector
 from stepwell.prepare.selecting import Select
 from stepwell.prepare.split import Moment, Split
 from stepwell.prepare.step import INPUT, Keyed, Report, Sees, SqlStep, Step, UserFunction
-from stepwell.storage import Lake, Table
-from stepwell.storage.files import Rows as LakeRows
-from stepwell.storage.lineage import Input, Origin
+from stepwell.storage import Lake
 from stepwell.storage.units import to_bytes
 
 __all__ = ["Preparation", "Prepared"]
 
 log = logger(__name__)
-
-STEPS = pa.schema(
-    [
-        ("step", pa.int32()),
-        ("name", pa.string()),
-        ("key", pa.string()),
-        ("rows_in", pa.int64()),
-        ("rows_out", pa.int64()),
-        ("dropped", pa.string()),
-        ("changed", pa.int64()),
-        ("made", pa.int64()),
-        ("seconds", pa.float64()),
-        ("size_bytes", pa.int64()),
-        ("sees", pa.string()),
-        ("inputs", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-FITTED = pa.schema([("step", pa.int32()), ("name", pa.string()), ("values", pa.string())])
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A committed preparation.
-
-    Args:
-        table: The version in the lake.
-        plan: The tree, measured beside predicted.
-        reports: What each step did, the reading first.
-        made: Whether this commit made the version; False if it was there already.
-    """
-
-    table: Table
-    plan: PlanNode
-    reports: tuple[Report, ...]
-    made: bool
-
-    def __str__(self) -> str:
-        lines = [f"{self.table.name}@{self.table.version}: {len(self.table):,} rows"]
-        return "\n".join([*lines, *(f"  {report}" for report in self.reports)])
 
 
 @dataclass(frozen=True)
@@ -102,6 +62,7 @@ class Preparation:
             whole row.
         budget: Memory that a step may use for its tables.
         steps: What is done, in order.
+        on: Where steps that see one row at a time run: `"here"`, or on `"ray"` (Ray Data); results are the same.
 
     Raises:
         UnknownNameError: If there is no such table.
@@ -119,6 +80,7 @@ class Preparation:
     key: str | tuple[str, ...] = ()
     budget: str | int = "1GiB"
     steps: tuple[Step | SqlStep, ...] = ()
+    on: Literal["here", "ray"] = "here"
 
     # Verbs ----------------------------------------------------------------------------------------------------------
 
@@ -144,6 +106,10 @@ class Preparation:
         """Add or replace columns by DuckDB expressions; see `Derive`."""
         return self.then(Derive(tuple(columns.items())))
 
+    def keep(self, *columns: str) -> Preparation:
+        """Keep some columns only; see `Keep`."""
+        return self.then(Keep(columns))
+
     def expect(
         self,
         *constraints: Constraint,
@@ -159,6 +125,24 @@ class Preparation:
         """
         others = {name: self._table(table) for name, table in (tables or {}).items()}
         return self.then(Expect(constraints, on_fail, others))
+
+    def mend(self, *rules: tuple[Constraint, Repair]) -> Preparation:
+        """Repair what violates constraints, each in its way; see `Mend`."""
+        return self.then(Mend(rules))
+
+    def clean_labels(
+        self,
+        probe: Probe,
+        columns: Sequence[str],
+        *,
+        label: str = "label",
+        then: Literal["weight", "quarantine", "relabel"] = "weight",
+        folds: int = 5,
+        groups: str = "",
+        seed: int = 0,
+    ) -> Preparation:
+        """Find training labels that are probably wrong; see `CleanLabels`."""
+        return self.then(CleanLabels(probe, tuple(columns), label, then, folds, groups, seed))
 
     def link(
         self,
@@ -263,7 +247,7 @@ class Preparation:
     def runner(self) -> Runner:
         """What runs the steps."""
         cut = next((step for step in self.steps if isinstance(step, Split)), None)
-        return Runner(cache_root(self.lake), to_bytes(self.budget), cut.time if cut is not None else "")
+        return Runner(cache_root(self.lake), to_bytes(self.budget), cut.time if cut is not None else "", on=self.on)
 
     def _tree(self, costs: Sequence[Cost], measured: Sequence[Cost | None], known: Sequence[Stored | None]) -> PlanNode:
         table = self.keyed.table
@@ -351,12 +335,8 @@ class Preparation:
             measured = [_measured(report, cached=True) for report in reports]
             return Prepared(self.lake.table(name, expected), self._tree(costs, measured, known), reports, made=False)
         stored = self.run()
-        tables = {part: self.lake.commit_table(part, rows) for part, rows in self._sides(name, stored)}
-        origin = Origin("prepare", self._inputs(), {"steps": [step.name for step in self.ordered]})
-        metadata = {"prepare": key, "message": message, "tables": json.dumps(tables)}
-        last = stored[-1]
-        rows = LakeRows(name, last.schema, lambda columns: last.batches(columns=columns), last.report.rows_out)
-        version = self.lake.commit_table(name, rows, "replace", metadata, origin=origin, expected=expected)
+        metadata = {"prepare": key, "message": message}
+        version = commit_version(self.lake, name, self.keyed, self.ordered, stored, metadata, expected)
         reports = tuple(one.report for one in stored)
         measured = [_measured(one.report, cached=before is not None) for one, before in zip(stored, known, strict=True)]
         return Prepared(self.lake.table(name, version), self._tree(costs, measured, known), reports, made=True)
@@ -367,105 +347,6 @@ class Preparation:
             key = step_key(step, key)
         return fingerprint("commit", key)
 
-    def _inputs(self) -> tuple[Input, ...]:
-        tables = [self.keyed.table, *(keyed.table for step in self.ordered for keyed in step.others.values())]
-        return tuple(dict.fromkeys(Input(table.name, table.version) for table in tables))
-
-    # Side tables ----------------------------------------------------------------------------------------------------
-
-    def _sides(self, name: str, stored: Sequence[Stored]) -> Iterator[tuple[str, LakeRows]]:
-        yield f"{name}.steps", _rows_of(f"{name}.steps", self._step_rows(stored))
-        fitted = [
-            {"step": place, "name": one.report.name, "values": json.dumps(dict(one.fitted.values))}
-            for place, one in enumerate(stored)
-            if one.fitted.values
-        ]
-        if fitted:
-            yield f"{name}.fitted", _rows_of(f"{name}.fitted", pa.Table.from_pylist(fitted, FITTED))
-        notes = dict.fromkeys(note for one in stored for note in one.notes)
-        parts = {QUARANTINE: QUARANTINE, LISTED: LISTED, **{note: note_name(note) for note in notes}}
-        for side, part in parts.items():
-            having = [(place, one) for place, one in enumerate(stored) if part in one.parts]
-            if having or side in (QUARANTINE, LISTED):
-                yield f"{name}.{side}", _joined(f"{name}.{side}", having, part)
-
-    def _step_rows(self, stored: Sequence[Stored]) -> pa.Table:
-        rows = []
-        for place, one in enumerate(stored):
-            report = one.report
-            step = self.ordered[place - 1] if place else None
-            tables = {INPUT: self.keyed} if step is None else step.others
-            inputs = {name: [f"{k.table.name}@{k.table.version}", list(k.key)] for name, k in tables.items()}
-            rows.append(
-                {
-                    "step": place,
-                    "name": report.name,
-                    "key": one.key,
-                    "rows_in": report.rows_in,
-                    "rows_out": report.rows_out,
-                    "dropped": json.dumps(dict(report.dropped), sort_keys=True),
-                    "changed": report.changed,
-                    "made": report.made,
-                    "seconds": report.seconds,
-                    "size_bytes": report.size_bytes,
-                    "sees": step.sees if step else "row",
-                    "inputs": json.dumps(inputs),
-                    "detail": ", ".join(self.keyed.key) if step is None else _detail(step, stored[place - 1].schema),
-                }
-            )
-        return pa.Table.from_pylist(rows, STEPS)
-
 
 def _measured(report: Report, *, cached: bool) -> Cost:
     return Cost(report.rows_out, report.size_bytes, 0.0 if cached else report.seconds, calls=1)
-
-
-def _detail(step: Step | SqlStep, schema: pa.Schema) -> str:
-    return step.query(schema).out if isinstance(step, SqlStep) else repr(step)[:10_000]
-
-
-def _rows_of(where: str, table: pa.Table) -> LakeRows:
-    return LakeRows(where, table.schema, lambda columns: iter(table.select(columns).to_batches()), len(table))
-
-
-_EMPTY = {
-    QUARANTINE: pa.schema([("_row", pa.int64()), ("step", pa.int32()), ("reason", pa.string())]),
-    LISTED: pa.schema([("_row", pa.int64()), ("step", pa.int32()), ("_parent", pa.int64()), ("_source", pa.string())]),
-}
-
-
-def _joined(where: str, having: list[tuple[int, Stored]], part: str) -> LakeRows:
-    if not having:
-        return _rows_of(where, _EMPTY[part].empty_table())
-    parts = Parts(having, part)
-    return LakeRows(where, parts.schema, parts.batches)
-
-
-def committed_reports(lake: Lake, name: str, version: int | None = None) -> tuple[Report, ...]:
-    """Return what each step of a committed preparation did, the reading first.
-
-    Raises:
-        UnknownNameError: If there is no such table.
-        DataError: If it was not made by a preparation.
-    """
-    steps = side(lake, name, "steps", version)
-    if steps is None:
-        fix = "see lake.lineage(name) for how it was made"
-        raise DataError(name, "was not made by a preparation", "a table that Preparation.commit made", fix)
-    names = [field.name for field in fields(Report)]
-    rows = steps.to_arrow([*names, "step"]).sort_by("step").select(names).to_pylist()
-    return tuple(Report(**{**row, "dropped": json.loads(row["dropped"])}) for row in rows)
-
-
-def committed_steps(lake: Lake, name: str, version: int | None = None) -> list[Stored | None]:
-    """Return what each step of a committed preparation gave, where the cache still has it."""
-    steps = side(lake, name, "steps", version)
-    keys = steps.to_arrow(["step", "key"]).sort_by("step").column("key").to_pylist() if steps is not None else []
-    return [find(cache_root(lake), key) for key in keys]
-
-
-def side(lake: Lake, name: str, part: str, version: int | None = None) -> Table | None:
-    """Return a side table at the version that a commit names, or None if it has none."""
-    tables = json.loads(lake.metadata(name, version).get("tables", "{}"))
-    known = tables.get(f"{name}.{part}")
-    return None if known is None else lake.table(f"{name}.{part}", known)

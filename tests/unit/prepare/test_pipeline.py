@@ -131,6 +131,10 @@ def test_ids_survive_another_ingest(lake):
 def test_a_step_that_looks_at_other_rows_is_refused_unless_it_says_so(lake):
     with pytest.raises(LeakError, match="map centred says it sees one row at a time"):
         Preparation(lake, "raw", key="id").map(centred).commit("clean")
+    with pytest.raises(LeakError, match="derive mean says it sees one row"):
+        Preparation(lake, "raw", key="id").derive({"mean": "avg(price) over ()"}).commit("clean")
+    with pytest.raises(LeakError, match="not deterministic"):
+        Preparation(lake, "raw", key="id").derive({"chance": "random()"}).commit("clean")
     assert "clean" not in lake
     preparation = Preparation(lake, "raw", key="id").map(centred, sees="all").split(by="id")
     assert "test rows too" in str(preparation.plan)
@@ -248,7 +252,7 @@ def slow(batch):
     return batch
 
 def fatal(batch):
-    if os.path.exists(os.environ["FATAL"]) and len(batch) > 300:
+    if os.path.exists(os.environ["FATAL"]) and len(batch) > 2500:
         os.kill(os.getpid(), signal.SIGKILL)
     return batch
 
@@ -278,6 +282,7 @@ def test_a_killed_run_leaves_the_last_version_and_goes_on_from_its_cache(lake, t
         words = [sys.executable, str(script), lake.path, where, least]
         return subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
 
+    lake.write("raw", {"id": np.arange(5000), "price": np.arange(5000) % 100 - 10.0})  # more than a plan tries
     Preparation(lake, "raw", key="id").where("price > 0").commit("clean")
     before = lake.table("clean").to_arrow().sort_by(ROW)
     fatal.touch()
