@@ -113,7 +113,7 @@ def _time() -> Result:
     found = {}
     for order in ("free", "seeded"):
         begin = time.perf_counter()
-        simulate(times, order=order)  # type: ignore[arg-type]
+        simulate(times, order=order)
         found[order] = {"ms": 1e3 * (time.perf_counter() - begin)}
     return Result("select_schedule_time", found["free"]["ms"], dict(found), {"units": 64 * 16})
 

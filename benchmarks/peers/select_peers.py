@@ -168,6 +168,7 @@ def ray_tune(count: int, rows: int, epochs: int, *, asha: bool, reuse: bool) -> 
         def step(self) -> dict[str, float]:
             order = torch.randperm(rows)
             optimizer = self.made.optimizer
+            assert optimizer is not None
             for begin in range(0, rows, BATCH):
                 some = order[begin : begin + BATCH]
                 optimizer.zero_grad()

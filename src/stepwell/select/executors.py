@@ -15,7 +15,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, cast
@@ -221,11 +222,11 @@ def _pickled(task: Task, source: Source) -> bytes:
         return pickle.dumps((task, source))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         try:
-            import cloudpickle  # type: ignore[import-untyped]
+            dumps: Callable[[object], bytes] = import_module("cloudpickle").dumps
         except ImportError:
             allowed = "functions of an importable module (or install cloudpickle, or pass workers=1)"
             raise InvalidValueError("build, step or score", str(error), allowed) from error
-        return cast("bytes", cloudpickle.dumps((task, source)))
+        return dumps((task, source))
 
 
 def _death(code: int | None) -> str:

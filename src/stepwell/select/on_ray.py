@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def on_ray(
         MissingExtraError: If Ray is not installed.
     """
     try:
-        import ray  # noqa: F401 - our error names the extra
+        import_module("ray")
     except ImportError as error:
         raise MissingExtraError("on_ray", "ray", "ray") from error
     return lambda task, source: RayActors(task, source, workers, cpus=cpus, gpus=gpus, address=address)
@@ -54,9 +55,8 @@ class RayActors:
     def __init__(
         self, task: Task, source: Source, workers: int, *, cpus: float = 1.0, gpus: float = 0.0, address: str = ""
     ) -> None:
-        import ray
-
-        self._ray: Any = ray
+        ray: Any = import_module("ray")
+        self._ray = ray
         self._owns = not ray.is_initialized()
         if self._owns:
             ray.init(address=address or None, include_dashboard=False, log_to_driver=False, configure_logging=False)
