@@ -12,12 +12,16 @@ import torch
 
 from stepwell.access import Pipeline, UniformNegatives, batchers, samplers
 from stepwell.access.repeat import Repeat
+from stepwell.access.tppr_stream import TPPRStream
+from stepwell.buffer.lru import LRU
 from stepwell.buffer.policy import policies
 from stepwell.buffer.reuse import EmbeddingReuse
-from stepwell.core.state import StateReader, StateWriter
-from stepwell.nn import TGN, TGNSettings
+from stepwell.core import Cost
+from stepwell.core.errors import CheckpointError
+from stepwell.core.state import StateReader, StateWriter, read_state
+from stepwell.nn import TGN, OutOfCore, TGNSettings
 from stepwell.storage import EventLog
-from stepwell.train import link_loss
+from stepwell.train import Loop, LoopConfig, link_loss
 from stepwell.train.state import load_model, load_optimizer, save_model, save_optimizer
 
 BATCHERS = {"fixed": {"size": 12}, "time": {"width": 4}, "adaptive": {"max_loss": 14}}
@@ -59,6 +63,15 @@ def covering(axes):
 SETTINGS = covering(AXES)
 
 
+def each_once(settings):
+    """Return some of the settings that hold every option of every axis."""
+    left, chosen = {(name, value) for name, values in AXES.items() for value in values}, []
+    while left:
+        chosen.append(max(settings, key=lambda setting: len(left & set(setting.items()))))
+        left -= set(chosen[-1].items())
+    return chosen
+
+
 def named(setting):
     return "-".join(f"{value}" for value in setting.values())
 
@@ -79,7 +92,7 @@ def log():
 class Run:
     """A pipeline, a model and an optimiser under one setting."""
 
-    def __init__(self, log, setting):
+    def __init__(self, log, setting, stages=(), store=None):
         torch.manual_seed(3)
         place, reuse = setting["placement"], setting["reuse"]
         self.pipeline = Pipeline(
@@ -90,11 +103,11 @@ class Run:
             hops=HOPS,
             reuse=None if reuse == "none" else EmbeddingReuse(rows=ROWS, policy=reuse),
             placement=None if place == "none" else policies[place](memory=MEMORY),
-            stages=[Repeat()] if setting["dedup"] == "off" else [],
+            stages=[*stages, *([Repeat()] if setting["dedup"] == "off" else [])],
             prefetch=setting["prefetch"],
             seed=5,
         )
-        self.model = TGN(log.num_nodes, 3, 2, TGNSettings(8, 8, 8, hops=HOPS, k=4, dropout=0.0))
+        self.model = TGN(log.num_nodes, 3, 2, TGNSettings(8, 8, 8, hops=HOPS, k=4, dropout=0.0), store)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
 
     def train(self, batches):
@@ -172,6 +185,115 @@ def test_a_run_that_was_cut_off_in_an_epoch_goes_on_with_the_same_bits(log, sett
     second = Run(log, setting)
     second.load(saved)
     assert losses + second.train(second.pipeline.epoch(1)) == reference(setting)
+
+
+class Ranks:
+    """A stage with a state of its own: T-PPR lists that follow the batches handed out, and rank their candidates."""
+
+    needs, gives = frozenset({"src", "dst", "time", "candidate"}), frozenset({"rank"})
+    reads = writes = frozenset({"lists"})
+    accuracy = "same"
+
+    def __init__(self):
+        self.stream = TPPRStream(k=3)
+
+    def __call__(self, batch):
+        if batch.slice.index == 0:
+            self.stream.forget()
+        ends = (batch.array(name).astype(np.int64) for name in ("src", "dst", "time", "candidate"))
+        return batch.give(rank=self.stream.score_then_observe(*ends))
+
+    def cost(self, stats, machine):
+        return Cost(rows=stats.num_rows)
+
+    def save(self, writer):
+        self.stream.save(writer)
+
+    def load(self, reader):
+        self.stream.load(reader)
+
+
+class Killed(Exception):
+    """The run is over at once."""
+
+
+class Kill:
+    """Ends a run at a step."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_batch(self, state, batch):
+        if state.step == self.at:
+            raise Killed
+
+    def on_epoch(self, state, epoch):
+        pass
+
+
+def loop_of(log, setting, folder, *, lists=True):
+    """Return a loop whose stages, model and node state out of core all have a state."""
+    run = Run(log, setting, stages=[Ranks()] if lists else [], store=OutOfCore(folder / "rows", LRU(memory=300)))
+    config = LoopConfig(epochs=1, learning_rate=1e-2, save_every=3, patience=None)
+
+    def ranked_loss(model, batch):
+        rank = batch.tensor("rank").to(torch.float32) if lists else 0.0
+        return link_loss(model, batch) + (torch.as_tensor(rank) * model.score(batch)).mean()
+
+    return Loop(run.model, run.pipeline, config, folder=folder, objective=ranked_loss)
+
+
+def bits(loop):
+    """Return all that a run is to end with: losses, weights, node state."""
+    return [epoch.loss for epoch in loop.state.history], [*loop.model.parameters(), *loop.model.snapshot()]
+
+
+@pytest.fixture(scope="module")
+def trained(log, tmp_path_factory):
+    """Return what a loop ends with that was never killed, with all that promises to be transparent at its plainest."""
+    known = {}
+
+    def result(setting):
+        key = (setting["batches"], setting["sampler"], setting["reuse"], setting["dedup"])
+        if key not in known:
+            loop = loop_of(log, {**setting, "placement": "none", "prefetch": 0}, tmp_path_factory.mktemp("whole"))
+            loop.fit()
+            known[key] = bits(loop)
+        return known[key]
+
+    return result
+
+
+@pytest.mark.parametrize("setting", each_once(SETTINGS), ids=named)
+def test_a_loop_killed_in_an_epoch_ends_in_the_same_bits_with_every_stages_state(log, setting, trained, tmp_path):
+    with pytest.raises(Killed):
+        loop_of(log, setting, tmp_path).fit(callbacks=[Kill(4)])
+    again = loop_of(log, setting, tmp_path)
+    again.fit(resume=True)
+    losses, tensors = bits(again)
+    wanted_losses, wanted = trained(setting)
+    assert losses == wanted_losses
+    assert all(torch.equal(one, other) for one, other in zip(tensors, wanted, strict=True))
+
+
+def test_a_checkpoint_holds_the_state_of_a_stage_and_without_it_the_bits_differ(log, trained, tmp_path):
+    setting = SETTINGS[0]
+    with pytest.raises(Killed):
+        loop_of(log, setting, tmp_path).fit(callbacks=[Kill(4)])
+    saved = read_state(tmp_path / "last")
+    assert saved.has("batches/Ranks/time") and saved.has("model/part/memory/row")
+    again = loop_of(log, setting, tmp_path)
+    again.train.load = lambda reader: None
+    again.fit(resume=True)
+    assert bits(again)[0] != trained(setting)[0]
+
+
+def test_a_checkpoint_of_other_batches_is_refused(log, tmp_path):
+    setting = {**SETTINGS[0], "batches": "fixed", "sampler": "recent", "reuse": "none"}
+    with pytest.raises(Killed):
+        loop_of(log, setting, tmp_path).fit(callbacks=[Kill(4)])
+    with pytest.raises(CheckpointError, match="other batches"):
+        loop_of(log, {**setting, "sampler": "uniform"}, tmp_path).fit(resume=True)
 
 
 @pytest.mark.parametrize("batches", batchers)

@@ -9,6 +9,7 @@ and the plan shows the figures beside what the stages had predicted.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -303,10 +304,15 @@ class Pipeline:
         self._position = self._resume = Position(epoch, batch)
 
     def _setting(self) -> Json:
-        stages: list[Json] = [str(stage) for stage in self.stages]
+        stages: list[Json] = [_named(stage) for stage in self.stages]
         shard: list[Json] = list(self.shard)
-        batches, rows = str(self.batches), len(self.source)
+        batches, rows = _named(self.batches), len(self.source)
         return {"batches": batches, "stages": stages, "rows": rows, "seed": self.seed, "shard": shard}
+
+
+def _named(part: object) -> str:
+    """Return a part's text without the address that a class without a text of its own has in it."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(part))
 
 
 def _replaced(built: Sequence[Stage], stages: Sequence[Stage]) -> list[Stage]:
