@@ -36,7 +36,8 @@ class ByRow(Protocol):
     """A source or stage that computes each row from that row alone."""
 
     @property
-    def by_row(self) -> Literal[True]: ...
+    def by_row(self) -> Literal[True]:
+        """True: no row depends on another."""
 
 
 def is_resident(source: object) -> bool:
@@ -57,7 +58,8 @@ class Divisible(Protocol):
     """A batcher that can make any run of a shard's slices by itself, so that a worker does it and not the loop."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Rows of a batch."""
 
     def count(self, num_rows: int, shard: tuple[int, int] = (0, 1)) -> int:
         """Return how many slices this shard has in an epoch."""

@@ -120,6 +120,7 @@ class TPPRStream:
         self._lists, self._ends, self._time, self._count = lists.copy(), ends.copy(), time.copy(), len(ends)
 
     def save(self, writer: StateWriter) -> None:
+        """Record the settings and a snapshot."""
         lists, ends, time = self.snapshot()
         writer.value("setting", [self.k, self.alpha, self.beta])
         for name, array in zip(Lists._fields, lists, strict=True):

@@ -42,9 +42,12 @@ class Policy(Protocol):
     """
 
     @property
-    def memory(self) -> int | str: ...
+    def memory(self) -> int | str:
+        """Budget in bytes over all families, a number or text."""
+
     @property
-    def foresight(self) -> bool: ...
+    def foresight(self) -> bool:
+        """Whether `begin` needs the epoch's trace."""
 
     def begin(self, num_rows: int, capacity: int, trace: Trace | None = None) -> Replacement:
         """Return an empty tier of `capacity` rows for a family of `num_rows` rows.

@@ -262,6 +262,7 @@ class HistoricalStore:
         self.node[slots] = nodes
 
     def save(self, writer: StateWriter) -> None:
+        """Record the rows and whose they are."""
         writer.tensor("values", self.values)
         writer.tensor("node", self.node)
 

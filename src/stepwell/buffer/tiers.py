@@ -34,9 +34,12 @@ class Backing(Protocol):
     """Where all rows of a family are: a file (`storage.row_reads.DiskRows`) or an array in memory (`ArrayRows`)."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Rows, then the shape of one."""
+
     @property
-    def dtype(self) -> np.dtype[np.generic]: ...
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the rows' numbers."""
 
     def read(self, rows: Ids, out: Array, places: Ids) -> Array:
         """Copy rows to `out[places]` and return `out`."""

@@ -72,9 +72,11 @@ class EdgeBank:
         self._pairs = _Pairs()
 
     def save(self, writer: StateWriter) -> None:
+        """Record the pairs and their times."""
         self._pairs.save(writer)
 
     def load(self, reader: StateReader) -> None:
+        """Return to recorded pairs and their times."""
         self._pairs.load(reader)
 
     def _seen(self, batch: Batch, last: _Int64) -> _Float64:
@@ -118,9 +120,11 @@ class MostRecent:
         self._pairs = _Pairs()
 
     def save(self, writer: StateWriter) -> None:
+        """Record the pairs and their positions."""
         self._pairs.save(writer)
 
     def load(self, reader: StateReader) -> None:
+        """Return to recorded pairs and their positions."""
         self._pairs.load(reader)
 
 
@@ -182,11 +186,13 @@ class PopTrack:
         self._count = 0
 
     def save(self, writer: StateWriter) -> None:
+        """Record the popularities."""
         writer.tensor("weight", self._weight)
         writer.tensor("last", self._last)
         writer.value("count", self._count)
 
     def load(self, reader: StateReader) -> None:
+        """Return to recorded popularities."""
         self._weight = reader.tensor("weight").numpy().copy()
         self._last = reader.tensor("last").numpy().copy()
         self._count = cast("int", reader.value("count"))

@@ -105,10 +105,12 @@ class RowReuse:
             self._stores.append(HistoricalStore.of(values, node, values.device))
 
     def save(self, writer: StateWriter) -> None:
+        """Record the stores."""
         for depth, store in enumerate(self._stores):
             store.save(writer.child(str(depth)))
 
     def load(self, reader: StateReader, device: torch.device) -> None:
+        """Return to recorded stores, on a device."""
         self.forget()
         while reader.has(str(len(self._stores))):
             self._stores.append(HistoricalStore.saved(reader.child(str(len(self._stores))), device))

@@ -38,8 +38,11 @@ class Layered(Protocol):
     reuse: RowReuse
 
     @property
-    def hops(self) -> int: ...
-    def embed(self, batch: Batch) -> torch.Tensor: ...
+    def hops(self) -> int:
+        """Its layers."""
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Return the embeddings of level 0's targets, float32 `[U, D]`."""
 
 
 @runtime_checkable

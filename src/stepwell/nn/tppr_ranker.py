@@ -57,9 +57,11 @@ class TPPRRanker:
         self.lists.forget()
 
     def save(self, writer: StateWriter) -> None:
+        """Record the lists."""
         self.lists.save(writer)
 
     def load(self, reader: StateReader) -> None:
+        """Return to recorded lists."""
         self.lists.load(reader)
 
 

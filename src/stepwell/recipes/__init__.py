@@ -15,6 +15,10 @@ from stepwell.train import LoopConfig
 
 recipes: Registry[Callable[[], Experiment]] = Registry("recipe")
 
+_TPPR = SamplingConfig("tppr", k=40, alpha=(0.3, 0.1), beta=(0.5, 0.95))
+_ROOT = SamplingConfig(hops=2, hop_time="root")
+_REUSE = ReuseConfig(rows=1_000)
+
 
 @recipes.register("link")
 def link() -> Experiment:
@@ -32,12 +36,23 @@ def demo() -> Experiment:
     )
 
 
-def _published(data: str, model: str, *, k: int = 10, hops: int = 1, learning_rate: float = 1e-4) -> Experiment:
+def _published(
+    data: str,
+    model: str,
+    *,
+    k: int = 10,
+    hops: int = 1,
+    dim: int = 100,
+    sampling: SamplingConfig | None = None,
+    reuse: ReuseConfig | None = None,
+) -> Experiment:
+    """Return a run as papers make it: fifty epochs at most, a rate of 1e-4, over after five without progress."""
     return Experiment(
         data=DataConfig(data),
-        model=ModelConfig(model),
-        sampling=SamplingConfig(k=k, hops=hops),
-        loop=LoopConfig(epochs=50, learning_rate=learning_rate, patience=5),
+        model=ModelConfig(model, dim=dim),
+        sampling=sampling or SamplingConfig(k=k, hops=hops),
+        reuse=reuse or ReuseConfig(),
+        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
     )
 
 
@@ -89,68 +104,40 @@ def graphmixer_collegemsg() -> Experiment:
     return _published("collegemsg", "graphmixer", k=20)
 
 
-def _zebra(data: str) -> Experiment:
-    return Experiment(
-        data=DataConfig(data),
-        model=ModelConfig("zebra"),
-        sampling=SamplingConfig("tppr", k=40, alpha=(0.3, 0.1), beta=(0.5, 0.95)),
-        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
-    )
-
-
 @recipes.register("zebra_wikipedia")
 def zebra_wikipedia() -> Experiment:
     """Zebra on jodie-wikipedia (Li et al. 2023: two T-PPR metrics, twenty places each)."""
-    return _zebra("jodie-wikipedia")
+    return _published("jodie-wikipedia", "zebra", sampling=_TPPR)
 
 
 @recipes.register("zebra_collegemsg")
 def zebra_collegemsg() -> Experiment:
     """Zebra on CollegeMsg."""
-    return _zebra("collegemsg")
-
-
-def _orca(data: str) -> Experiment:
-    return Experiment(
-        data=DataConfig(data),
-        model=ModelConfig("tgn"),
-        sampling=SamplingConfig(hops=2, hop_time="root"),
-        reuse=ReuseConfig(rows=1_000),
-        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
-    )
+    return _published("collegemsg", "zebra", sampling=_TPPR)
 
 
 @recipes.register("orca_wikipedia")
 def orca_wikipedia() -> Experiment:
     """Orca on jodie-wikipedia (Li et al. 2023: TGN of two layers; here a thousand embeddings serve again, causally)."""
-    return _orca("jodie-wikipedia")
+    return _published("jodie-wikipedia", "tgn", sampling=_ROOT, reuse=_REUSE)
 
 
 @recipes.register("orca_collegemsg")
 def orca_collegemsg() -> Experiment:
     """Orca on CollegeMsg."""
-    return _orca("collegemsg")
-
-
-def _tpnet(data: str) -> Experiment:
-    return Experiment(
-        data=DataConfig(data),
-        model=ModelConfig("tpnet", dim=64),
-        sampling=SamplingConfig(k=20),
-        loop=LoopConfig(epochs=50, learning_rate=1e-4, patience=5),
-    )
+    return _published("collegemsg", "tgn", sampling=_ROOT, reuse=_REUSE)
 
 
 @recipes.register("tpnet_wikipedia")
 def tpnet_wikipedia() -> Experiment:
     """TPNet on jodie-wikipedia (Lu et al. 2024: walks of up to three steps, the twenty newest links of either node)."""
-    return _tpnet("jodie-wikipedia")
+    return _published("jodie-wikipedia", "tpnet", k=20, dim=64)
 
 
 @recipes.register("tpnet_collegemsg")
 def tpnet_collegemsg() -> Experiment:
     """TPNet on CollegeMsg."""
-    return _tpnet("collegemsg")
+    return _published("collegemsg", "tpnet", k=20, dim=64)
 
 
 @recipes.register("dyrep_wikipedia")

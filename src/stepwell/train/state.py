@@ -76,9 +76,15 @@ class State:
     history: list[Epoch] = field(default_factory=list)
 
     def save(self, writer: StateWriter) -> None:
+        """Record the place and the history."""
         writer.value("loop", cast("Json", asdict(self)))
 
     def load(self, reader: StateReader) -> None:
+        """Return to a recorded place.
+
+        Raises:
+            CheckpointError: If it was recorded by another version.
+        """
         values = cast("dict[str, Json]", reader.value("loop"))
         known = set(State.__slots__)
         if set(values) != known:
