@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from stepwell.nn import OutOfCore as OutOfCore
     from stepwell.nn import TPNet as TPNet
     from stepwell.nn import Zebra as Zebra
+    from stepwell.prepare.pipeline import Preparation as Preparation
+    from stepwell.select import Study as Study
+    from stepwell.select import search as search
     from stepwell.storage import EventLog as EventLog
     from stepwell.storage import Lake as Lake
     from stepwell.storage import open as open
@@ -70,10 +73,14 @@ _HOME = {
     "evaluate": ("check_leak",),
     "jobs": ("link_prediction", "node_classification"),
     "nn": ("APAN", "JODIE", "TGAT", "TGN", "DyRep", "GraphMixer", "OutOfCore", "TPNet", "Zebra"),
+    "prepare.pipeline": ("Preparation",),
+    "select": ("Study", "search"),
     "storage": ("EventLog", "Lake", "open"),
 }
 _PACKAGE = {name: package for package, names in _HOME.items() for name in names}
-_SUBPACKAGES = frozenset({*_HOME, "core", "datasets", "kernels", "plan", "recipes", "testing", "train", "view"})
+_SUBPACKAGES = frozenset(
+    {*_HOME, "core", "datasets", "kernels", "plan", "prepare", "recipes", "testing", "train", "view"}
+)
 
 __all__ = [
     "APAN",
@@ -99,9 +106,11 @@ __all__ = [
     "Lake",
     "OutOfCore",
     "Pipeline",
+    "Preparation",
     "Recent",
     "Shuffled",
     "StaticHot",
+    "Study",
     "TPNet",
     "TimeBatches",
     "Tokenise",
@@ -115,6 +124,7 @@ __all__ = [
     "node_classification",
     "open",
     "plan",
+    "search",
 ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from stepwell import __version__
-from stepwell.cli import verbs
+from stepwell.cli import label, prepare, search, verbs
 from stepwell.core.errors import StepwellError
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -51,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="say what is done on the way")
     known = parser.add_subparsers(metavar="VERB", required=True)
     _add_data_verbs(known)
+    prepare.add_arguments(_verb(known, prepare.prepare, prepare.HELP, prepare.EXAMPLE))
+    label.add_arguments(_verb(known, label.label, label.TEXT, label.EXAMPLE))
     _add_run_verbs(known)
+    search.add_arguments(_verb(known, search.search, search.TEXT, search.EXAMPLE))
     return parser
 
 
