@@ -57,16 +57,19 @@ class Preformatted:
     """Text whose spaces count: a plan tree, a command, a log.
 
     Args:
-        text: Plain text; it scrolls sideways instead of wrapping.
+        text: Plain text.
         label: What it is, for readers who cannot see it.
+        wrap: Break long lines, instead of letting them scroll sideways.
     """
 
     text: str
     label: str = "preformatted text"
+    wrap: bool = False
 
     def html(self) -> str:
         label = html.escape(self.label, quote=True)
-        return f'<pre tabindex="0" role="region" aria-label="{label}">{html.escape(self.text)}</pre>'
+        kind = ' class="wrap"' if self.wrap else ""
+        return f'<pre{kind} tabindex="0" role="region" aria-label="{label}">{html.escape(self.text)}</pre>'
 
 
 @dataclass(frozen=True, slots=True)

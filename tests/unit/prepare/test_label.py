@@ -13,6 +13,7 @@ from stepwell.prepare.label import (
     Labels,
     NumberModel,
     Pattern,
+    Prior,
     Rule,
     Votes,
     ask,
@@ -68,6 +69,20 @@ def test_learned_accuracies_beat_majority_vote_and_come_near_the_true_ones():
     plain = float((majority(votes).argmax(1) == truth)[labels.covered].mean())
     assert share_right(labels, truth) > plain + 0.03
     np.testing.assert_allclose(labels.report()["accuracy"].to_numpy(), true, atol=0.04)
+
+
+@pytest.mark.filterwarnings("ignore")  # the peer's own
+@pytest.mark.parametrize(("source", "peer"), [("one-coin", "OneCoinDawidSkene"), ("confusion", "DawidSkene")])
+def test_probabilities_agree_with_those_of_crowd_kit(source, peer):
+    aggregation = pytest.importorskip("crowdkit.aggregation", reason="an oracle, installed by hand")
+    pd = pytest.importorskip("pandas")
+    votes, _ = crowd([0.9, 0.8, 0.75, 0.7, 0.65, 0.6], num_items=2000, classes=3, coverage=0.7)
+    frame = pd.DataFrame({"task": votes.item, "worker": votes.source, "label": votes.label})
+    found = getattr(aggregation, peer)(n_iter=200, tol=1e-8).fit_predict_proba(frame).sort_index()
+    weak = Prior(strength=0.01, diagonal=0.01, anywhere=0.01)  # it has no priors
+    labels = LabelModel(source, "learned", weak, merge_above=None).fit(votes)
+    expected = found[[0, 1, 2]].to_numpy()
+    np.testing.assert_allclose(labels.probabilities[labels.covered], expected, atol=0.02)
 
 
 def test_a_matrix_is_chosen_where_a_source_errs_to_one_side_and_one_number_where_it_does_not():

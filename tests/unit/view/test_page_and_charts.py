@@ -112,3 +112,12 @@ def test_rows_and_series_of_another_length_are_refused():
         Span("a", "b", 2, 1)
     with pytest.raises(InvalidValueError, match="bins"):
         charts.distribution("a", {}, bins=0)
+
+
+def test_a_choice_shows_the_key_of_each_button_and_refuses_too_few():
+    markup = Field("label", "Which?", "choice", choices=["ham", "<spam>"], keys=["1", "2"]).html()
+    assert 'value="ham" data-key="1" aria-keyshortcuts="1"><kbd>1</kbd> ham' in markup
+    assert "<kbd>2</kbd> &lt;spam&gt;" in markup
+    assert "data-key" not in Field("label", "Which?", "choice", choices=["ham"]).html()
+    with pytest.raises(InvalidValueError, match="keys"):
+        Field("label", "Which?", "choice", choices=["ham", "spam"], keys=["1"])

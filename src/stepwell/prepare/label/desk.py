@@ -146,7 +146,10 @@ class Desk:
             blocks: list[Text | Form | Preformatted | Table] = [Text("Every row is labelled or passed on."), undo]
             return Page("Labels", f"{self.person}, all done.", facts, [Section("Done", blocks)])
         at = pc.index(self.rows["_row"], row).as_py()
-        shown = [Preformatted(str(self.rows[name][at].as_py()), name) for name in self.show]
+        shown: list[Text | Preformatted] = []
+        for name in self.show:
+            shown += [Text(name)] if len(self.show) > 1 else []
+            shown.append(Preformatted(str(self.rows[name][at].as_py()), name, wrap=True))
         choice = Field("label", "Which is it?", "choice", choices=self.classes, keys=KEYS[: len(self.classes)])
         asked = Form("answer", [Field("row", kind="hidden", value=str(row)), choice])
         skip = Form(
