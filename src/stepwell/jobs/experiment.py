@@ -121,6 +121,20 @@ class PlacementConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StateConfig:
+    """Where the model's node state lies. Values never change.
+
+    Args:
+        policy: `"host"`: in host memory. Else the policy, without foresight (`"lru"`, ...), of the rows that stay there
+            while the others are in a file of the run's folder.
+        memory: Budget for these rows, as `"2GiB"`.
+    """
+
+    policy: str = "host"
+    memory: str = "1GiB"
+
+
+@dataclass(frozen=True, slots=True)
 class ReuseConfig:
     """Which embeddings below the last layer serve again in training.
 
@@ -181,6 +195,7 @@ class Experiment:
         batches: How events become batches.
         reuse: Which embeddings serve again.
         placement: Which rows stay near.
+        state: Where node state lies.
         evaluation: How it is judged.
         loop: How it is trained.
     """
@@ -192,6 +207,7 @@ class Experiment:
     batches: BatchConfig = field(default_factory=BatchConfig)
     reuse: ReuseConfig = field(default_factory=ReuseConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    state: StateConfig = field(default_factory=StateConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +31,21 @@ from stepwell.core.state import read_state, write_state
 from stepwell.evaluate import Evaluation, Protocol, Report, Score, evaluation_for, p1, p2, p3, split_for
 from stepwell.evaluate.split import InductiveSplit
 from stepwell.jobs.experiment import Experiment, ProtocolName
-from stepwell.jobs.models import build_batches, build_model, build_placement, build_reuse, build_sampler
-from stepwell.nn import EdgeBank, MostRecent, PopTrack
+from stepwell.jobs.models import (
+    build_batches,
+    build_model,
+    build_placement,
+    build_reuse,
+    build_sampler,
+    build_store,
+)
+from stepwell.nn import EdgeBank, MostRecent, OutOfCore, PopTrack
 from stepwell.nn.staleness import Staleness, meter_for
 from stepwell.plan import Plan, Setting, plan
 from stepwell.plan.options import Asked
 from stepwell.plan.predict import EPOCH, STEP
 from stepwell.plan.reuse import measured, staleness_rows
+from stepwell.plan.state import measured_state
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
 from stepwell.train import Callback, Epoch, Loop, load_model, save_model
@@ -117,10 +128,20 @@ class LinkPrediction:
     @cached_property
     def model(self) -> Model:
         """The model, on its device, with its initial weights."""
-        built = build_model(self.log, self.experiment.model, self.experiment.sampling)
+        built = build_model(self.log, self.experiment.model, self.experiment.sampling, self._store)
         if isinstance(built, torch.nn.Module):
             built.to(self.device)
         return built
+
+    @cached_property
+    def _store(self) -> OutOfCore | None:
+        """Where node state goes: a folder of the run's, or one that is gone with this job."""
+        state = self.experiment.state
+        if state.policy == "host" or self.folder is not None:
+            return build_store(state, Path() if self.folder is None else self.folder / "state")
+        folder = Path(tempfile.mkdtemp(prefix="stepwell-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return build_store(state, folder)
 
     @cached_property
     def split(self) -> InductiveSplit:
@@ -170,6 +191,7 @@ class LinkPrediction:
             reuse=build_reuse(self.experiment.reuse) or "none",
             placement=build_placement(self.experiment.placement) or "none",
             prefetch=batches.prefetch,
+            steps="graphed" if self.experiment.loop.graphed and self.device.startswith("cuda") else "eager",
         )
 
     def ask(
@@ -182,6 +204,7 @@ class LinkPrediction:
         reuse: EmbeddingReuse | str | None = None,
         placement: Policy | str | None = None,
         prefetch: int | None = None,
+        steps: Literal["eager", "graphed"] | None = None,
         price_per_core_hour: float | None = None,
     ) -> Plan:
         """Plan the training of this run's model on its training events; what is not given is left to the planner.
@@ -194,6 +217,7 @@ class LinkPrediction:
             reuse: Which embeddings serve again.
             placement: The policy of rows that do not fit.
             prefetch: Batches made ahead.
+            steps: Whether steps are replayed as CUDA graphs.
             price_per_core_hour: What a core costs.
         """
         sampling = self.experiment.sampling
@@ -218,6 +242,7 @@ class LinkPrediction:
             reuse=reuse,
             placement=placement,
             prefetch=prefetch,
+            steps=steps,
             setting=setting,
             price_per_core_hour=price_per_core_hour,
         )
@@ -241,6 +266,7 @@ class LinkPrediction:
             last = trained.history[-1]
             whole = Cost(float(last.num_events), None, last.seconds, calls=self.watched.num_batches)
             self._measured = {**measured(self.training), EPOCH: whole, STEP: self.watched.step}
+            self._measured |= measured_state(self.model)
         reports = tuple(loop.test(evaluation) for evaluation in self._tests())
         if self.folder is not None:
             loop.restore()

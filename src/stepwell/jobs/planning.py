@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Literal, cast, get_args, get_type_hints
 
 from stepwell.buffer.reuse import EmbeddingReuse
-from stepwell.jobs.experiment import BatchConfig, Experiment, PlacementConfig, ReuseConfig, SamplingConfig
+from stepwell.jobs.experiment import BatchConfig, Experiment, PlacementConfig, ReuseConfig, SamplingConfig, StateConfig
 from stepwell.jobs.link_prediction import LinkPrediction
 from stepwell.jobs.models import build_batches, build_placement, build_reuse, build_sampler
 from stepwell.plan import Plan
@@ -44,6 +44,7 @@ def plan_job(
         reuse=build_reuse(experiment.reuse),
         placement=build_placement(placement) if placement.policy != "none" else None,
         prefetch=batches.prefetch if batches.prefetch != usual.prefetch else None,
+        steps="graphed" if experiment.loop.graphed and job.device.startswith("cuda") else None,
         price_per_core_hour=price_per_core_hour,
     )
 
@@ -67,5 +68,10 @@ def chosen_by(plan: Plan, experiment: Experiment, memory: str | int | None) -> E
         placement = PlacementConfig(names["placement"], f"{plan.planner.room_bytes or 0}B")
     if names["reuse"] != "none" and not reuse.rows:
         reuse = ReuseConfig(rows=EmbeddingReuse().rows, policy=names["reuse"])
-    batches = replace(batches, prefetch=int(names["prefetch"]))
-    return replace(experiment, batches=batches, sampling=sampling, reuse=reuse, placement=placement)
+    batches, state, loop = replace(batches, prefetch=int(names["prefetch"])), experiment.state, experiment.loop
+    if names["state"] != "host" and state.policy == "host":
+        state = StateConfig(names["state"], f"{plan.planner.state_room_bytes or 0}B")
+    if names["steps"] == "graphed":
+        loop = replace(loop, graphed=True)
+    parts = {"batches": batches, "sampling": sampling, "reuse": reuse, "placement": placement}
+    return replace(experiment, **parts, state=state, loop=loop)  # type: ignore[arg-type]

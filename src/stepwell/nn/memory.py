@@ -208,6 +208,24 @@ class NodeMemory(nn.Module):
         for name, value in zip(_STATE, state, strict=True):
             getattr(self, name).copy_(value)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a node's row in a store."""
+        return -(-(16 + 4 * (self.dim + self.event_dim)) // 8) * 8
+
+    def move(self, store: OutOfCore) -> None:
+        """Move the state out of core, as it stands; the buffers but `pending_partner` have no rows from then on.
+
+        Raises:
+            DataError: If the store cannot be opened.
+        """
+        state, num_nodes = self.snapshot(), len(self.pending_partner)
+        self.stored = store.open(num_nodes, self.dim, self.event_dim)
+        for name in _STATE:
+            if name != "pending_partner":
+                setattr(self, name, getattr(self, name)[:0].clone())
+        self.restore(state)
+
     def save(self, writer: StateWriter) -> None:
         """Record what is in a store; buffers are the module's own."""
         if self.stored is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -124,11 +125,23 @@ class StoredMemory:
         self._record = np.dtype([*kinds, *wide], align=True)
         self.path, self.num_nodes, self.row_bytes = path, num_nodes, self._record.itemsize
         self._file = _Scratch(path, num_nodes, self.row_bytes // 8)
-        self._policy, self._trace = policy, cast("Trace | None", None)
+        self.policy, self._trace = policy, cast("Trace | None", None)
         self._capacity = min(num_nodes, to_bytes(policy.memory, "memory") // self.row_bytes)
         self._store = TieredStore(self._file, [self._tier()])
         self._ids: Ids = np.zeros(0, np.int64)
         self._let_go()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> StoredMemory:
+        """Return a memory of the same rows in a scratch file of its own, beside this one's."""
+        path = self.path.with_name(f"{self.path.stem}-{uuid.uuid4().hex[:8]}{self.path.suffix}")
+        width = self._fields.dtype
+        dim, event_dim = (width[name].shape[0] for name in ("memory", "pending_feature"))
+        twin = StoredMemory(path, self.policy, self.num_nodes, dim, event_dim)
+        self._settle()
+        self._store.flush()
+        twin._file.take(self.path)
+        memo[id(self)] = twin
+        return twin
 
     @property
     def traffic(self) -> Traffic:
@@ -241,9 +254,9 @@ class StoredMemory:
         self._file.take(path)
 
     def _tier(self) -> Tier:
-        if self._policy.foresight and self._trace is None:
+        if self.policy.foresight and self._trace is None:
             return Tier(0, LRU().begin(self.num_nodes, 0))
-        return Tier(self._capacity, self._policy.begin(self.num_nodes, self._capacity, self._trace))
+        return Tier(self._capacity, self.policy.begin(self.num_nodes, self._capacity, self._trace))
 
     def _fetch(self, ids: Ids) -> None:
         """Have the rows of ascending ids at hand instead of those before."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from stepwell.access import Pipeline
 from stepwell.buffer.policy import Policy
@@ -47,7 +47,8 @@ class Chosen:
     """One place of the plan.
 
     Args:
-        place: What is chosen here: `batches`, `sampler`, `reuse`, `placement`, `prefetch`; `cache` for tables.
+        place: What is chosen here: `batches`, `sampler`, `reuse`, `placement`, `prefetch`, `state`, `steps`;
+            `cache` for tables.
         name: What was chosen.
         why: Why.
         accuracy: What it does to the training's values.
@@ -81,6 +82,8 @@ class Question:
         placement: The policy, an object or a name, `"none"` for none.
         prefetch: Batches ahead.
         price_per_core_hour: What a core costs.
+        state: Where node state lies: `"host"`, or a policy of what stays there when it is out of core.
+        steps: `"eager"`, or `"graphed"` for CUDA graphs.
     """
 
     memory: str | int | None = None
@@ -91,6 +94,8 @@ class Question:
     placement: Policy | str | None = None
     prefetch: int | None = None
     price_per_core_hour: float | None = None
+    state: Policy | str | None = None
+    steps: Literal["eager", "graphed"] | None = None
 
 
 class Trained(NamedTuple):
@@ -109,10 +114,21 @@ class Planner(Protocol):
     """Who made a plan: builds its pipeline and answers other questions about the same data."""
 
     @property
-    def room_bytes(self) -> int | None: ...
-    def pipeline(self, names: Mapping[str, str]) -> Pipeline: ...
-    def ask(self, question: Question) -> Plan: ...
-    def train(self, pipeline: Pipeline) -> Trained: ...
+    def room_bytes(self) -> int | None:
+        """Bytes left for rows that do not all fit; None if they do."""
+
+    @property
+    def state_room_bytes(self) -> int | None:
+        """Bytes left for node state that lies out of core; None if it does not."""
+
+    def pipeline(self, names: Mapping[str, str]) -> Pipeline:
+        """Build the pipeline of a combination, by the names of its options."""
+
+    def ask(self, question: Question) -> Plan:
+        """Plan anew under other conditions."""
+
+    def train(self, pipeline: Pipeline, names: Mapping[str, str]) -> Trained:
+        """Run one epoch over a pipeline and say what it took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,19 +193,21 @@ class Plan:
         placement: Policy | str | None = None,
         prefetch: int | None = None,
         price_per_core_hour: float | None = None,
+        state: Policy | str | None = None,
+        steps: Literal["eager", "graphed"] | None = None,
     ) -> Plan:
         """Plan the same training under other conditions; what is not given stays as it was asked.
 
         Batches that were probed for this plan are not probed again.
         """
         return self.planner.ask(
-            Question(memory, accuracy, batches, sampler, reuse, placement, prefetch, price_per_core_hour)
+            Question(memory, accuracy, batches, sampler, reuse, placement, prefetch, price_per_core_hour, state, steps)
         )
 
     def analyze(self) -> Plan:
         """Train one epoch on a copy of the model (of a table: load one), and return the plan with what it took."""
         pipeline = self.pipeline()
-        taken = self.planner.train(pipeline)
+        taken = self.planner.train(pipeline, self.names)
         done = self.measured({**measured(pipeline), **taken.costs})
         return replace(done, tree=done.tree.with_below(taken.more))
 

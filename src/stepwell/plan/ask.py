@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -34,6 +35,8 @@ def plan(
     reuse: EmbeddingReuse | str | None = None,
     placement: Policy | str | None = None,
     prefetch: int | None = None,
+    state: Policy | str | None = None,
+    steps: Literal["eager", "graphed"] | None = None,
     hops: int | None = None,
     setting: Setting | None = None,
     name: str | None = None,
@@ -42,7 +45,7 @@ def plan(
     probe: bool = True,
     machine: Machine | None = None,
 ) -> Plan:
-    """Plan one epoch of training: choose batcher, sampler, reuse, placement and prefetch, and say why.
+    """Plan one epoch of training: choose batcher, sampler, reuse, placement, prefetch, place of state, and say why.
 
     What is given is pinned; what is left open is chosen among all that the registries hold. For a table, the loading is
     planned: which prepared rows to keep, and prefetch; there is then no model.
@@ -60,6 +63,9 @@ def plan(
             models of two hops or more, and best with `hop_time="root"`.
         placement: The policy of rows that do not fit, an object or a registered name; `"none"` for none.
         prefetch: Batches made ahead.
+        state: Where node state lies: `"host"`, or a policy (an object or a name) of what stays there when it is out of
+            core; that is chosen only where memory does not hold it.
+        steps: `"eager"`, or `"graphed"` for CUDA graphs, which need a device and fixed batches without reuse.
         hops: Levels of neighbours; the model's own by default.
         setting: What else decides what is learnt (neighbours, visibility, negatives, batch size, seed).
         name: What to call the model; its class by default.
@@ -102,5 +108,7 @@ def plan(
         built.to(where)
     called = name or (model if isinstance(model, str) else type(model).__name__)
     sampler = sampler or meant_for(built)
-    question = Question(memory, accuracy, batches, sampler, reuse, placement, prefetch, price_per_core_hour)
+    question = Question(
+        memory, accuracy, batches, sampler, reuse, placement, prefetch, price_per_core_hour, state, steps
+    )
     return TrainingPlanner(log, built, called, wanted, question, machine or this_machine(), probing=probe).plan()

@@ -52,6 +52,11 @@ class DensePlanner:
         """Bytes that prepared rows may take, or None for all that they need."""
         return None if self.question.memory is None else to_bytes(self.question.memory, "memory")
 
+    @property
+    def state_room_bytes(self) -> int | None:
+        """None: rows have no state."""
+        return None
+
     def _pipeline(self, cache: str, prefetch: int, *, room: bool = True) -> Pipeline:
         if cache == "rows":
             budget = self.room_bytes if room else None
@@ -163,7 +168,7 @@ class DensePlanner:
         given = {name: getattr(question, name) for name in Question.__slots__ if getattr(question, name) is not None}
         return replace(self, question=Question(**{**kept, **given})).plan()
 
-    def train(self, pipeline: Pipeline) -> Trained:
+    def train(self, pipeline: Pipeline, names: Mapping[str, str]) -> Trained:
         """Load two epochs and return what the second took."""
         for _ in pipeline.epoch(0):
             pass

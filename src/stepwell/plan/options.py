@@ -168,6 +168,24 @@ def prefetch_options(pin: int | None) -> tuple[Option[int], ...]:
     return tuple(Option(str(depth), depth) for depth in PREFETCH)
 
 
+def step_options(pin: str | None, setting: Setting, *, moves_state: bool) -> tuple[Option[bool], ...]:
+    """Return eager steps and, on a CUDA device, steps replayed as CUDA graphs.
+
+    Args:
+        pin: `"eager"` or `"graphed"`.
+        setting: Where the model runs.
+        moves_state: Whether the state may be out of core: then steps wait for the host, and no graph can be recorded.
+
+    Raises:
+        InvalidValueError: If another name is given, or graphs are pinned where there can be none.
+    """
+    eager, graphed = Option("eager", value=False), Option("graphed", value=True)
+    possible = setting.device.startswith("cuda") and not moves_state
+    if pin == "graphed" and not possible:
+        raise InvalidValueError("steps", pin, "'eager' without a CUDA device, or with node state out of core")
+    return _chosen("steps", [eager, graphed] if possible else [eager], pin, "eager")
+
+
 def _chosen(place: str, found: list[Option[T]], pin: str | None, first: str) -> tuple[Option[T], ...]:
     if pin is None:
         return tuple(sorted(found, key=lambda option: option.name != first))

@@ -7,10 +7,12 @@ small, so nothing cleverer than trying all of it is needed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, cast
 
 import torch
@@ -23,6 +25,7 @@ from stepwell.buffer.reuse import EmbeddingReuse
 from stepwell.buffer.trace import Trace
 from stepwell.core import Cost, Machine, PlanNode
 from stepwell.core.shapes import Batcher, Model, Sampler
+from stepwell.nn import OutOfCore
 from stepwell.plan.answer import Alternative, Chosen, Plan, Question, Trained
 from stepwell.plan.formula import assume
 from stepwell.plan.options import (
@@ -35,11 +38,21 @@ from stepwell.plan.options import (
     prefetch_options,
     reuse_options,
     sampler_options,
+    step_options,
 )
 from stepwell.plan.predict import EPOCH, STEP, Work, epoch_of, work_of
 from stepwell.plan.probe import Probe, probe, scaled
 from stepwell.plan.reads import Reads, families_below, reads, traces_of
 from stepwell.plan.reuse import Foreseen, can_reuse, foresee, staleness_rows, without_features
+from stepwell.plan.state import (
+    BESIDE_BYTES,
+    measured_state,
+    memory_of,
+    needed_bytes,
+    state_cost,
+    state_options,
+    traced,
+)
 from stepwell.plan.statistics import describe, duplicates
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
@@ -53,7 +66,9 @@ AROUND = 10
 """Batches before and behind those that are probed where embeddings are reused: the store fills in about so many."""
 TRACED = 1_000_000
 """Events, from the first on, that policies are followed over; a longer epoch is taken to go on like these."""
-PLACES = ("batches", "sampler", "reuse", "placement", "prefetch")
+PLACES = ("batches", "sampler", "reuse", "placement", "prefetch", "state", "steps")
+LAUNCH = 0.9
+"""Share of a step's fixed cost that a CUDA graph saves: launches. Taken from its design, not measured on a device."""
 
 
 Key = tuple[str, str, str]
@@ -67,6 +82,14 @@ class Combination(NamedTuple):
     reuse: Option[EmbeddingReuse | None]
     placement: Option[Policy | None]
     prefetch: Option[int]
+    state: Option[Policy | None]
+    steps: Option[bool]
+
+    @property
+    def possible(self) -> bool:
+        """Whether the options go together: graphs want batches of one shape and nothing kept beside the model."""
+        plain = self.batches.name == "fixed" and self.reuse.value is None and self.state.value is None
+        return plain or not self.steps.value
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,6 +127,8 @@ class TrainingPlanner:
     reused: dict[Key, Foreseen] = field(default_factory=dict)
     read: dict[tuple[Key, str, int], Reads] = field(default_factory=dict)
     traces: dict[Key, dict[str, Trace]] = field(default_factory=dict)
+    touched: dict[Key, Trace] = field(default_factory=dict)
+    moved: dict[tuple[Key, str], PlanNode] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> Asked:
@@ -113,15 +138,45 @@ class TrainingPlanner:
     @cached_property
     def need_bytes(self) -> int:
         """Bytes of features, of the model's weights and state, and of the index."""
-        features = sum(m.nbytes for m in (self.log.event_feature, self.log.node_feature) if m is not None)
-        return features + self._other_bytes
+        return self._feature_bytes + self._fixed_bytes + self._sizes[1]
 
     @cached_property
-    def _other_bytes(self) -> int:
-        module = cast("torch.nn.Module", self.model)
-        state = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
+    def _feature_bytes(self) -> int:
+        return sum(m.nbytes for m in (self.log.event_feature, self.log.node_feature) if m is not None)
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes of weights, and of node state."""
+        return needed_bytes(cast("torch.nn.Module", self.model), memory_of(self.model))
+
+    @cached_property
+    def _fixed_bytes(self) -> int:
         ends = 1 if self.log.snapshot.directed else 2
-        return state + len(self.log.snapshot) * (ends * 16 + 16) + 8 * self.log.num_nodes
+        return self._sizes[0] + len(self.log.snapshot) * (ends * 16 + 16) + 8 * self.log.num_nodes
+
+    @cached_property
+    def _moves_state(self) -> bool:
+        """Whether node state is out of core: already, because it was asked to, or as memory does not hold it."""
+        pin, memory = self.question.state, memory_of(self.model)
+        if pin is not None or memory is None:
+            return pin not in (None, "host")
+        if memory.stored is not None:
+            return True
+        if self.question.memory is None:
+            return False
+        return self._fixed_bytes + self._sizes[1] > to_bytes(self.question.memory, "memory")
+
+    @property
+    def state_room_bytes(self) -> int | None:
+        """Bytes for node state in host memory if it lies out of core; None if it does not, or no memory was named."""
+        if not self._moves_state or self.question.memory is None:
+            return None
+        if self._stored is not None:
+            return to_bytes(self._stored.memory, "memory")
+        left = to_bytes(self.question.memory, "memory") - self._fixed_bytes - BESIDE_BYTES * self.log.num_nodes
+        features = sum(family.num_rows * family.row_bytes for family in self._below.values())
+        free = left - (self._feature_bytes - features)
+        return max(0, round(free * self._sizes[1] / max(1, self._sizes[1] + features)))
 
     @property
     def room_bytes(self) -> int | None:
@@ -129,7 +184,12 @@ class TrainingPlanner:
         if self.question.memory is None:
             return None
         given = to_bytes(self.question.memory, "memory")
-        return None if self.need_bytes <= given else max(0, given - self._other_bytes)
+        if self.need_bytes <= given and not self._moves_state:
+            return None
+        state = self._sizes[1]
+        if self._moves_state:
+            state = (self.state_room_bytes or 0) + BESIDE_BYTES * self.log.num_nodes
+        return max(0, given - self._fixed_bytes - state)
 
     @cached_property
     def options(self) -> tuple[tuple[Option[object], ...], ...]:
@@ -141,13 +201,17 @@ class TrainingPlanner:
             reuse_options(asked.reuse, possible=can_reuse(self.model, setting.hops)),
             placement_options(asked.placement, self.room_bytes if self._below else None),
             prefetch_options(asked.prefetch),
+            state_options(asked.state, memory_of(self.model), self.state_room_bytes),
+            step_options(asked.steps, setting, moves_state=self._moves_state),
         )
         return tuple(cast("tuple[Option[object], ...]", allowed(options, self.accuracy)) for options in found)
 
     def combinations(self) -> Iterator[Combination]:
         """Yield every combination, the usual one first."""
         for one in product(*self.options):
-            yield Combination(*one)  # type: ignore[arg-type]
+            combined = Combination(*one)  # type: ignore[arg-type]
+            if combined.possible:
+                yield combined
 
     def plan(self) -> Plan:
         """Cost all combinations and choose."""
@@ -224,6 +288,11 @@ class TrainingPlanner:
         reasons = {node.name: node.why for _, node in pipeline.plan.rows()}
         num_batches = self._num_batches(one.batches)
         work = self._placed(one, work_of(self._estimated(one), num_batches, len(self.log), reasons))
+        if one.steps.value:
+            saved = LAUNCH * self.machine.step_overhead_s * num_batches
+            work = replace(work, step=replace(work.step, seconds=max(0.0, (work.step.seconds or 0.0) - saved)))
+        if one.state.value is not None and self._stored is None:
+            work = replace(work, state=self._state_line(one))
         reused = self._foreseen(one)
         if reused is not None:
             work = replace(work, stages=tuple(_with_hits(node, reused.hit_rate) for node in work.stages))
@@ -235,6 +304,26 @@ class TrainingPlanner:
             why=f"{num_batches} steps of {len(self.log) / num_batches:.0f} events",
             step_why=self._about_model(work.step),
         )
+
+    @property
+    def _stored(self) -> Policy | None:
+        """The policy of a model whose state is out of core already: its probes read it, so nothing is added."""
+        memory = memory_of(self.model)
+        return None if memory is None or memory.stored is None else memory.stored.policy
+
+    def _state_line(self, one: Combination) -> PlanNode:
+        """Return what node state out of core reads and writes, counted over the epoch's batches."""
+        memory, policy = memory_of(self.model), one.state.value
+        assert memory is not None and policy is not None
+        if one.probed not in self.touched:
+            view = self.log[: self._traced_events]
+            batches = without_features(self._builder(one)(view, one.batches.value), one.batches.value, 2)
+            self.touched[one.probed] = traced(batches, memory)
+        key = (one.probed, str(policy))
+        if key not in self.moved:
+            times = len(self.log) / self._traced_events
+            self.moved[key] = state_cost(policy, self.touched[one.probed], self.machine, times)
+        return self.moved[key]
 
     def _placed(self, one: Combination, work: Work) -> Work:
         """Return the work with what the placement leaves to be read from below, if the features do not fit."""
@@ -304,11 +393,18 @@ class TrainingPlanner:
         other = replace(self, question=Question(**{**kept, **given}))
         return other.plan()
 
-    def train(self, pipeline: Pipeline) -> Trained:
+    def train(self, pipeline: Pipeline, names: Mapping[str, str]) -> Trained:
         """Train a copy of the model for one epoch; return what it took, and how stale what it reused was."""
-        watched = Watched(pipeline)
-        whole, step = watched.train(self.model)
-        return Trained({EPOCH: whole, STEP: step}, staleness_rows(watched.staleness))
+        watched, twin = Watched(pipeline), copy.deepcopy(self.model)
+        policy = next(option for option in self.options[PLACES.index("state")] if option.name == names["state"]).value
+        with TemporaryDirectory(prefix="stepwell-") as folder:
+            memory = memory_of(twin)
+            if policy is not None and memory is not None and memory.stored is None:
+                memory.move(OutOfCore(folder, cast("Policy", policy)))
+            whole, step = watched.train(twin, graphed=names["steps"] == "graphed")
+            moved = measured_state(twin)
+            del twin, memory
+        return Trained({EPOCH: whole, STEP: step, **moved}, staleness_rows(watched.staleness))
 
     def _explained(self, best: Combination, every: list[Combination], trees: dict[tuple[str, ...], PlanNode]) -> Plan:
         costs = {names: tree.predicted for names, tree in trees.items()}
@@ -336,11 +432,16 @@ class TrainingPlanner:
         others = [one for one in ranked if one[i] is not option and _differ(one, best) == [i]]
         next_name, next_s = (others[0].names[i], costs[others[0].names].seconds) if others else ("", None)
         here = costs[best.names].seconds or 0.0
-        if option.pinned:
+        if option.pinned and not (place == "state" and self._stored is not None):
             why = "you chose it"
         elif place == "placement" and len(self.options[i]) == 1:
             fits = "all rows fit" if self.room_bytes is None else "the rows are in memory already"
             why = "no memory was named" if self.question.memory is None else fits
+        elif place == "state":
+            why = self._about_state()
+        elif place == "steps" and len(self.options[i]) == 1:
+            no_graphs = "no CUDA device" if not self.setting.device.startswith("cuda") else "node state is out of core"
+            why = f"{no_graphs}, so no graphs"
         elif place == "reuse" and not can_reuse(self.model, self.setting.hops):
             why = "for models of two hops or more that reuse"
         elif not others:
@@ -358,6 +459,16 @@ class TrainingPlanner:
         if reused is not None:
             why += f"; {reused.hit_rate:.0%} of the needs beyond a batch are kept"
         return Chosen(place, option.name, why, option.accuracy, next_name, next_s)
+
+    def _about_state(self) -> str:
+        memory = memory_of(self.model)
+        if memory is None:
+            return "the model has no node memory that could be elsewhere"
+        if memory.stored is not None:
+            return "the model keeps it there"
+        if not self._moves_state:
+            return "no memory was named" if self.question.memory is None else "it fits beside weights and index"
+        return f"its {self._sizes[1]:,} bytes do not fit beside {self._fixed_bytes:,} of weights and index"
 
 
 def _read_too(node: PlanNode, read: Cost) -> PlanNode:

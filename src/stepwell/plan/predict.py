@@ -25,6 +25,7 @@ class Work:
         stages: The pipeline's stages, from reading to the transfer, each with its reason.
         step: The model's steps.
         before: What is done before the first batch (planning a placement or a reuse).
+        state: What the steps wait for besides: node state out of core; None if it is in host memory.
     """
 
     num_batches: int
@@ -32,6 +33,7 @@ class Work:
     stages: tuple[PlanNode, ...]
     step: Cost
     before: tuple[PlanNode, ...] = ()
+    state: PlanNode | None = None
 
     @property
     def make_s(self) -> float:
@@ -61,20 +63,22 @@ def epoch_of(work: Work, prefetch: int, machine: Machine, *, device: str, why: s
         step_why: About the model.
     """
     make_s, step_s = work.make_s, work.step.seconds or 0.0
+    state_s = 0.0 if work.state is None else work.state.predicted.seconds or 0.0
     step_core_s = step_s if work.step.core_s is None else work.step.core_s
     before_s = sum(node.predicted.seconds or 0.0 for node in work.before)
     stretch = 1.0
     if prefetch == 0:
-        total = make_s + step_s
+        total = make_s + step_s + state_s
     else:
         if device == "cpu" and step_s:
             stretch = max(1.0, (make_s + step_core_s) / machine.cores / step_s)
         workers = min(prefetch, machine.cores)
-        total = max(step_s * stretch, make_s / workers) + make_s / max(work.num_batches, 1)
+        total = max(step_s * stretch + state_s, make_s / workers) + make_s / max(work.num_batches, 1)
     node: tuple[PlanNode, ...] = work.before
     for stage in work.stages:
         seconds = (stage.predicted.seconds or 0.0) * stretch
         node = (replace(stage, predicted=replace(stage.predicted, seconds=seconds), children=node),)
+    node = node if work.state is None else (work.state, *node)
     step = replace(work.step, seconds=step_s * stretch)
     core_s = make_s + step_core_s + before_s
     whole = Cost(work.num_events, _bytes(work.stages), total + before_s, calls=work.num_batches, core_s=core_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -64,20 +63,20 @@ class Watched:
         """What the steps of the latest epoch took so far."""
         return Cost(seconds=self.step_s, calls=self.num_batches)
 
-    def train(self, model: Model) -> tuple[Cost, Cost]:
-        """Train a copy of a model for one epoch from no state; return the cost of the whole and of the steps.
+    def train(self, model: Model, *, graphed: bool = False) -> tuple[Cost, Cost]:
+        """Train a model for one epoch from no state; return the cost of the whole and of the steps.
 
-        One batch is learnt beforehand, so that nothing is measured that happens once a process.
+        The model changes: give a copy. One batch is learnt beforehand, so that nothing is measured that happens once a
+        process.
         """
-        twin = copy.deepcopy(model)
-        self.meter = meter_for(twin, self.pipeline.stages)
-        cast("torch.nn.Module", twin).train()
-        loop = Loop(twin, self, LoopConfig())
+        self.meter = meter_for(model, self.pipeline.stages)
+        cast("torch.nn.Module", model).train()
+        loop = Loop(model, self, LoopConfig(graphed=graphed))
         with torch.random.fork_rng():
             for batch in self.epoch(0):
                 loop.step(batch)
                 break
-            twin.forget()
+            model.forget()
             wall, core, events = time.perf_counter(), time.process_time(), 0
             for batch in self.epoch(0):
                 loop.step(batch)

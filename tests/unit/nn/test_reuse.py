@@ -155,7 +155,7 @@ def test_the_three_gradients_differ_and_all_score_alike(log):
         norms[gradient] = float(model.memory.input.grad.norm() + model.skip[0].weight.grad.norm())
     assert torch.equal(scores["block"], scores["share"])
     assert torch.equal(scores["block"], scores["clip"])
-    assert norms["share"] > norms["clip"] != norms["block"]
+    assert len(set(norms.values())) == 3
 
 
 def test_what_is_shared_and_clipped_passes_back_norm_one_at_most():
