@@ -163,6 +163,14 @@ def test_labels_updated_by_batches_equal_labels_of_all_votes():
     assert len(labels.likelihoods) < len(whole.likelihoods)
 
 
+def test_gold_that_comes_later_stays_as_given():
+    votes, truth = crowd([0.9, 0.7, 0.6])
+    nothing = Votes.from_arrays([], [], [], classes=votes.classes)
+    labels = LabelModel().update(LabelModel().fit(votes, {0: str(truth[0])}), nothing, {1: str(1 - truth[1])})
+    assert labels.names[:2] == [str(truth[0]), str(1 - truth[1])]
+    assert len(labels.gold) == 2
+
+
 def test_a_changed_mind_replaces_the_older_vote():
     first = Votes.from_arrays([1, 2], [0, 0], [0, 0], classes=BINARY, sources=["ann"])
     later = Votes.from_arrays([2, 3], [0, 1], [1, 1], classes=BINARY, sources=["bob", "ann"])

@@ -137,18 +137,24 @@ class LabelModel:
             fitted = task.run(self, start, choice)
         return task.labels(fitted)
 
-    def update(self, labels: Labels, more: Votes) -> Labels:
+    def update(self, labels: Labels, more: Votes, gold: Mapping[int, str] | None = None) -> Labels:
         """Return labels from the votes of `labels` and `more` votes, starting from what was learned before.
 
         The model of each source stays as it was chosen; new sources get one number. A few iterations suffice where a
         few votes came. Votes of a source that voted on an item before replace the older ones.
 
+        Args:
+            labels: What `fit` or `update` returned.
+            more: Further votes, for the same classes.
+            gold: Further rows whose truth is known.
+
         Raises:
             InvalidValueError: If the classes differ.
+            UnknownNameError: If `gold` names no class.
 
         Cost: as `fit`, for fewer iterations.
         """
-        task = self._task(labels.votes.with_votes(more), labels.gold, labels.accuracy)
+        task = self._task(labels.votes.with_votes(more), {**labels.gold, **(gold or {})}, labels.accuracy)
         matrix = np.zeros(len(task.all.sources), bool)
         matrix[: len(labels.belief.matrix)] = labels.belief.matrix
         return task.labels(task.run(self, task.start(self, labels.belief), matrix & (task.known_hit < 0)))
