@@ -92,7 +92,8 @@ def label_issues(labels: Ids, predicted: OutOfSample, *, rows: Ids | None = None
     """Return the labels that are probably wrong, the most doubtful first.
 
     A class's threshold is the mean probability of that class over the rows labelled so. A row is an issue if, among the
-    classes whose probability reaches their threshold, the most probable is not its label.
+    classes whose probability reaches their threshold, the most probable is not its label, and its label is not the most
+    probable class of all either.
 
     Args:
         labels: Classes from 0, `[N]`.
@@ -110,7 +111,7 @@ def label_issues(labels: Ids, predicted: OutOfSample, *, rows: Ids | None = None
     probabilities = predicted.probabilities
     _check_labels(labels, len(probabilities))
     confident = _confident_class(labels, probabilities)
-    wrong = np.flatnonzero((confident >= 0) & (confident != labels))
+    wrong = np.flatnonzero((confident >= 0) & (confident != labels) & (probabilities.argmax(1) != labels))
     own = probabilities[np.arange(len(labels)), labels]
     wrong = wrong[np.argsort(own[wrong], kind="stable")]
     ids = np.arange(len(labels)) if rows is None else rows

@@ -88,10 +88,11 @@ def check(
         InvalidValueError: If two constraints have one name, or `data` is a name without a connection.
 
     Cost:
-        One scan for all row constraints together; for each `Unique` one or two scans of its columns, 32 bytes a key or
-        less; for each `Determines` one, 32 to 64 bytes for each distinct group; `ForeignKey` an anti-join; `NoDrift`
-        one aggregate. Memory beside DuckDB's limit: 8 bytes a row up to 256 MiB, at most 512 MiB of groups (beyond,
-        DuckDB groups by itself, on disk if need be), and the violations found.
+        One scan for all row constraints together, and a look-up of the rows that violate one; for each `Unique` one or
+        two scans of its columns, 4 bytes a key or less; for each `Determines` one, 32 to 64 bytes for each distinct
+        group; `ForeignKey` an anti-join, two if it is violated; `NoDrift` one aggregate. Memory beside DuckDB's limit:
+        8 bytes a row up to 256 MiB, at most 512 MiB of groups (beyond, DuckDB groups by itself, on disk if need be),
+        and the violations found.
 
     Example:
         >>> from stepwell.prepare.clean.constraints import Between, NotNull
@@ -124,21 +125,31 @@ def check(
             cursor.close()
 
 
-def predicates_query(view: str, constraints: Sequence[RowConstraint]) -> str:
+def predicates_query(view: str, constraints: Sequence[RowConstraint], among: str = "") -> str:
     """Return the one query that lists the violations of all row constraints: `_row`, `position`, `value`.
 
     The filter keeps rows with any violation; which ones, and their values, is worked out for those rows only.
+
+    Args:
+        view: The table's name.
+        constraints: At least one.
+        among: A table whose `_row`s are the rows with a violation, if they are known.
     """
     tests = [f"coalesce({constraint.violated()}, false)" for constraint in constraints]
     found = [
         f"case when {test} then {{'position': {i}, 'value': {_shown(constraint.columns)}}} end"
         for i, (test, constraint) in enumerate(zip(tests, constraints, strict=True))
     ]
-    anywhere = " or ".join(constraint.violated() for constraint in constraints)
+    anywhere = f"_row in (select _row from {quoted(among)})" if among else _anywhere(constraints)
     return (
         f"select _row, hit.position as position, hit.value as value from (select _row, unnest([{', '.join(found)}]) "
         f"as hit from {quoted(view)} where {anywhere}) where hit is not null"
     )
+
+
+def _anywhere(constraints: Sequence[RowConstraint]) -> str:
+    """Return SQL that is true where a row violates any of the constraints."""
+    return " or ".join(constraint.violated() for constraint in constraints)
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,14 @@ class _Check:
 
     def _rows(self, constraints: Sequence[RowConstraint]) -> pa.Table:
         what = ", ".join(constraint.name for constraint in constraints)
-        found = self._sql(predicates_query(self.view, constraints), what)
+        hits = self._sql(f"select _row from {quoted(self.view)} where {_anywhere(constraints)}", what)
+        if not len(hits):  # the usual case need not carry all columns through the filter
+            return VIOLATIONS.empty_table()
+        self.connection.register("_stepwell_hits", hits)
+        try:
+            found = self._sql(predicates_query(self.view, constraints, "_stepwell_hits"), what)
+        finally:
+            self.connection.unregister("_stepwell_hits")
         names = pa.array([constraint.name for constraint in constraints], pa.string())
         columns = [found.column("_row"), names.take(found.column("position").combine_chunks()), found.column("value")]
         return pa.table(columns, names=VIOLATIONS.names).cast(VIOLATIONS)
@@ -277,11 +295,14 @@ class _Check:
         same = " and ".join(
             f"mine.{quoted(a)} = other.{quoted(b)}" for a, b in zip(constraint.columns, keys, strict=True)
         )
-        query = (
-            f"select _row, {_shown(constraint.columns)} as value from {quoted(self.view)} mine "
-            f"anti join {quoted(constraint.table)} other on {same} where {_present(constraint.columns)}"
+        lost = (
+            f"from {quoted(self.view)} mine anti join {quoted(constraint.table)} other on {same} "
+            f"where {_present(constraint.columns)}"
         )
-        return self._sql(query, constraint.name)
+        num_lost = self._sql(f"select count(*) as n {lost}", constraint.name).column("n")[0].as_py()
+        if not num_lost:  # the usual case need not carry rows and values through the join
+            return pa.table({"_row": pa.array([], pa.int64()), "value": pa.array([], pa.string())})
+        return self._sql(f"select _row, {_shown(constraint.columns)} as value {lost}", constraint.name)
 
 
 def _listed(columns: Sequence[str]) -> str:
