@@ -95,6 +95,19 @@ def _newest_first(targets: np.ndarray, own: np.ndarray, newest: np.ndarray) -> n
 
 
 @njit(cache=True, nogil=True)
+def _versions(targets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
+    """Number the nodes of the computed rows: the ids, their table, how many, each one's newest row, who follows it."""
+    num_rows = targets.shape[1]
+    found, table, count = np.empty(size, np.int64), _table(size), 0
+    own_of = np.empty(num_rows, np.int64)
+    for row in range(num_rows):
+        own_of[row] = _place_id(table, found, count, targets[0, row])
+        count += own_of[row] == count
+    newest = np.full(size, -1, np.int64)
+    return found, table, count, newest, _newest_first(targets, own_of, newest)
+
+
+@njit(cache=True, nogil=True)
 def _latest(targets: np.ndarray) -> int:
     time, before, last = targets[1], targets[2], 0
     for row in range(len(time)):
@@ -123,13 +136,7 @@ def _serve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     num_rows, (num, width) = targets.shape[1], neighbor.shape
     time, before, size = targets[1], targets[2], num_rows + num * width
-    found, table, count = np.empty(size, np.int64), _table(size), 0
-    own_of = np.empty(num_rows, np.int64)
-    for row in range(num_rows):
-        own_of[row] = _place_id(table, found, count, targets[0, row])
-        count += own_of[row] == count
-    newest = np.full(size, -1, np.int64)
-    older = _newest_first(targets, own_of, newest)
+    found, table, count, newest, older = _versions(targets, size)
     last = _latest(targets)
     rows = np.zeros((num, width), np.int64)
     place, seen = np.full(size, -1, np.int64), np.zeros(size, np.bool_)
@@ -158,9 +165,9 @@ def _serve(
                 rows[i, j] = -1 - place[own]
                 counts[2] += 1
             else:
-                visible = before[i]
+                visible = before[i] if causal else before[last]
                 if not causal:
-                    ask, visible = time[last], before[last]
+                    ask = time[last]
                 elif at_edge:
                     visible = min(visible, first_position(log_time, event[i, j]))
                 if place[own] < 0:
