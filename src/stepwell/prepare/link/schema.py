@@ -173,7 +173,7 @@ def _valentine(left: pa.Table, right: pa.Table) -> Floats:
         from valentine import valentine_match  # type: ignore[import-not-found,unused-ignore]
         from valentine.algorithms import Coma  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
-        raise MissingExtraError("match_schema(backend='valentine')", "valentine", "link") from error
+        raise MissingExtraError("match_schema(backend='valentine')", "valentine", "match") from error
     found = valentine_match([left.to_pandas(), right.to_pandas()], Coma(use_instances=True))
     score = np.zeros((left.num_columns, right.num_columns))
     places = [{name: at for at, name in enumerate(side.schema.names)} for side in (left, right)]
