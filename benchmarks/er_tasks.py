@@ -87,15 +87,15 @@ RECIPES: dict[str, _Recipe] = {
     ),
     "imdb-tmdb": (
         (
-            *(Text("title"), Text("name"), Number("year", scale=1), Exact("episode", rare=False)),
-            *(Exact("season", rare=False), Exact("kind", rare=False)),
+            *(Text("title", measure="edit"), Text("name", measure="edit"), Number("year", scale=1)),
+            *(Exact("episode", rare=False), Exact("season", rare=False), Exact("kind", rare=False)),
         ),
         ("title", "name", "year"),
         "both",
     ),
     "cora": (
         (
-            *(Text("title"), Text("author", measure="soft"), Text("venue"), Text("pages", measure="words")),
+            *(Text("title", "author"), Text("venue"), Text("pages", measure="words")),
             *(Number("year", scale=1), Exact("volume")),
         ),
         ("title", "author", "venue"),

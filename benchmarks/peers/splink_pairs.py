@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,8 @@ class Scored:
 def score(task: Task, compared: np.ndarray, setup: Setup, labels: np.ndarray | None = None) -> Scored:
     """Train splink on the compared pairs and return its probabilities.
 
+    On a few hundred pairs u may become 0 where it is free, which splink refuses; then u stays as sampling set it.
+
     Args:
         task: The task.
         compared: The pairs, `[P, 2]`.
@@ -68,6 +70,15 @@ def score(task: Task, compared: np.ndarray, setup: Setup, labels: np.ndarray | N
     """
     warnings.simplefilter("ignore")
     logging.getLogger("splink").setLevel(logging.ERROR)
+    try:
+        return _score(task, compared, setup, labels)
+    except ValueError as error:
+        if not setup.free_u or "probability" not in str(error):
+            raise
+        return _score(task, compared, replace(setup, free_u=False), labels)
+
+
+def _score(task: Task, compared: np.ndarray, setup: Setup, labels: np.ndarray | None) -> Scored:
     from splink import DuckDBAPI, Linker, SettingsCreator
 
     api = DuckDBAPI()

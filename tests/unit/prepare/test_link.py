@@ -102,7 +102,7 @@ def test_two_small_tables_link_as_a_reader_would() -> None:
     assert best["match"].to_pylist() == [True, True]
     assert found.blocks.column_names == ["rule", "pairs", "exact", "share", "compared"]
     assert found.pairs["price (number)"].null_count > 0
-    assert found.model.table().num_rows == 3 * 25
+    assert found.model.table().num_rows == 3 * 26
 
 
 def test_a_row_that_is_unique_is_taken_once_by_its_best_pair() -> None:

@@ -15,10 +15,8 @@ from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.prepare.link.block import ROW, Block, candidates, places, predict
 from stepwell.prepare.link.cluster import chosen, components
 from stepwell.prepare.link.compare import Comparison, compare_all
-from stepwell.prepare.link.model import Fit, Settings, Unique, fit
+from stepwell.prepare.link.model import ENOUGH, Fit, Settings, Unique, fit
 from stepwell.prepare.link.text import Floats
-
-_ENOUGH = 20  # labelled matches from which labels set the threshold
 
 
 class Model(Protocol):
@@ -106,7 +104,7 @@ def link(
     names = [one.name for one in compare]
     found = fit(similarity, rarity, rows, names, settings, known)
     why = "given"
-    if threshold is None and known is not None and (known == 1).sum() >= _ENOUGH:
+    if threshold is None and known is not None and (known == 1).sum() >= ENOUGH:
         threshold, why = _from_labels(similarity, rarity, rows, names, settings, known)
     elif threshold is None:
         threshold, why = expected_best(found.probability), "best F1 expected by the model"

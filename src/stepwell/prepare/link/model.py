@@ -25,7 +25,10 @@ from stepwell.prepare.link import kernels
 from stepwell.prepare.link.text import Floats
 
 Unique = Literal["neither", "left", "right", "both"]
+ENOUGH = 20
+"""Labelled matches from which labels set more than their own pairs: the prior, the factors, the threshold."""
 _LARGEST = 35.0  # of a log weight: exp stays finite and products of messages keep their digits
+_EQUAL = 1 - 1e-6  # full agreement, but for rounding
 _PRIOR = 2.0  # pseudo-pairs of the Dirichlet prior, per level
 
 
@@ -35,7 +38,7 @@ class Settings:
 
     Args:
         unique: Of which table a row has one partner at most: both if each is free of duplicates.
-        levels: How many levels of equal width a similarity has; at least 2.
+        levels: How many levels of equal width a similarity has, at least 2; full agreement is one more.
         cuts: Where levels end instead, ascending, for all comparisons.
         monotone: Whether m / u may not fall with the similarity.
         rounds: Rounds of expectation maximisation at most.
@@ -65,8 +68,9 @@ class Settings:
     @property
     def edges(self) -> Floats:
         """Where levels end, ascending; a similarity at an edge belongs to the level above."""
-        cuts = self.cuts if self.cuts is not None else [k / self.levels for k in range(1, self.levels)]
-        return np.array(cuts, np.float64)
+        if self.cuts is not None:
+            return np.array(self.cuts, np.float64)
+        return np.array([*(k / self.levels for k in range(1, self.levels)), _EQUAL], np.float64)
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,8 @@ def fit(
         rows: Left and right row of each pair.
         names: The comparisons.
         settings: How to fit.
-        labels: 1 for a known match, 0 for a known other pair, -1 for the rest. They are kept fixed, and then set the
-            prior and one factor per comparison by a logistic regression drawn towards 1.
+        labels: 1 for a known match, 0 for a known other pair, -1 for the rest. They are kept fixed; 20 matches among
+            them also set the prior and one factor per comparison, by a logistic regression drawn towards 1.
 
     Raises:
         DataError: If no pair has any similarity.
@@ -184,7 +188,7 @@ def fit(
         if np.abs(probability - moved).max() < settings.tolerance:
             break
     scale, prior = np.ones(similarity.shape[1]), problem.prior(probability)
-    if labels is not None and len(np.unique(labels[labels >= 0])) == 2:
+    if labels is not None and (labels == 1).sum() >= ENOUGH and (labels == 0).any():
         scale, odds = _calibrated(problem.weights(m, u), labels)
         prior = odds + problem.competition(probability)
     weight = problem.weights(m, u) @ scale + prior

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +57,7 @@ def link_by_splink(
     Cost: splink's, in DuckDB; the blocking join looks at every pair of rows once.
     """
     try:
-        import splink  # type: ignore[import-not-found,unused-ignore]
+        splink = import_module("splink")
     except ImportError as error:
         raise MissingExtraError("link_by_splink", "splink", "link") from error
     for one in compare:
@@ -129,7 +130,7 @@ def _column(one: Comparison) -> str:
 
 
 def _comparison(one: Comparison) -> Iterator[object]:
-    import splink.comparison_library as library  # type: ignore[import-not-found,unused-ignore]
+    library = import_module("splink.comparison_library")
 
     column = _column(one)
     if isinstance(one, Text) and one.measure in ("words", "grams"):
