@@ -70,7 +70,7 @@ class StreamConfig:
     buffer: BufferConfig | None = field(default_factory=BufferConfig)
     replay_rows: int = 20
     replay_weight: float = 1.0
-    step_rows: int = 50
+    step_rows: int = 10
     clip: float | None = 5.0
     test: bool = True
     seed: int = 0
