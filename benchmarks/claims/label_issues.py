@@ -103,7 +103,7 @@ def _flipped(labels: npt.NDArray[np.int64], share: float) -> tuple[npt.NDArray[n
 def _mnist() -> Arrays:
     table = pq.read_table((settings().data or "") / "mnist" / "test.parquet")  # type: ignore[operator]
     images = np.frombuffer(b"".join(table.column("image").to_pylist()), np.uint8).reshape(len(table), -1)
-    return images.astype(np.float32) / 255, table.column("label").to_numpy().astype(np.int64)
+    return (images / np.float32(255)).astype(np.float32), table.column("label").to_numpy().astype(np.int64)
 
 
 def _adult() -> Arrays:
