@@ -132,3 +132,14 @@ def test_a_view_of_the_callers_connection_is_checked_and_left_as_it_was(tmp_path
     before = connection.sql("show tables").fetchall()
     assert len(check("a", [Unique(("a",)), NotNull("a")], connection=connection).violations) == 2
     assert connection.sql("show tables").fetchall() == before
+
+
+def test_many_groups_are_checked_like_few():
+    size = 40_000
+    keys = np.arange(size) // 2
+    values = keys.astype(str)
+    values[77], values[31_000] = "x", "y"
+    many = pa.table({"_row": np.arange(size), "key": keys, "value": values})
+    few = many.slice(0, 100)
+    assert [row for row, _, _ in found(check(many, [Determines(("key",), "value")]))] == [76, 77, 31_000, 31_001]
+    assert [row for row, _, _ in found(check(few, [Determines(("key",), "value")]))] == [76, 77]
