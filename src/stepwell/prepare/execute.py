@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepwell.core.errors import DataError
+from stepwell.core.errors import DataError, StepwellError
 from stepwell.prepare.cache import LISTED, OUT, QUARANTINE, StepWriter, Stored, find, note_name, writing
 from stepwell.prepare.compare import changed_rows
 from stepwell.prepare.fingerprint import fingerprint, package_code
@@ -104,10 +104,8 @@ class Runner:
             run = _Run(self, step.name, given, others, writer)
             if isinstance(step, SqlStep):
                 run.sql(step)
-            elif step.sees == "row":
-                run.batches(step)
             else:
-                run.table(step)
+                run.arrow(step)
             run.finish()
         return _found(self.root, key, step.name)
 
@@ -155,6 +153,21 @@ class _Run:
     made: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     begin: float = field(default_factory=time.perf_counter)
+
+    def arrow(self, step: Step) -> None:
+        """Apply a step to batches or to the whole table; what fails inside it is named after it."""
+        try:
+            if step.sees == "row":
+                self.batches(step)
+            else:
+                self.table(step)
+        except (StepwellError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            problem = f"raised {type(error).__name__}: {error}"
+            raise DataError(
+                f"step {self.name}", problem, "rows that it can work on", "correct it or its input"
+            ) from error
 
     # Batch by batch -------------------------------------------------------------------------------------------------
 

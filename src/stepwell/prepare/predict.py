@@ -10,11 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from stepwell.core import Cost
-from stepwell.core.errors import StepwellError
+from stepwell.core.log import logger
 from stepwell.prepare.cache import OUT, Stored, find, writing
 from stepwell.prepare.execute import Runner, read_key, step_key
 from stepwell.prepare.row_ids import ids_schema, key_ids
 from stepwell.prepare.step import Keyed, Report, SqlStep, Step
+
+log = logger(__name__)
 
 SAMPLE_ROWS = 2048
 _WRITE_BYTES_PER_S = 2.5e8
@@ -65,7 +67,8 @@ def predicted_costs(
             try:
                 small, less_s = _timed(trial, step, small)
                 found, more_s = (small, less_s) if whole else _timed(trial, step, given)
-            except StepwellError:
+            except Exception as error:  # whatever it is, the run itself will say it
+                log.info("%s could not be tried on a sample: %s", step.name, error)
                 break
             rows = given.report.rows_out
             less_s = 0.0 if whole else less_s

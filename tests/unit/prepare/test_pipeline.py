@@ -15,7 +15,7 @@ from stepwell.core.errors import DataError, InvalidValueError, LeakError, Unknow
 from stepwell.prepare.cache import cache_root, clear_cache
 from stepwell.prepare.fitted import Standard
 from stepwell.prepare.pipeline import Preparation
-from stepwell.prepare.step import ROW, Rows, parents_table
+from stepwell.prepare.step import NOTHING, ROW, Rows, parents_table
 from stepwell.storage import open as open_lake
 
 
@@ -176,6 +176,8 @@ def test_errors_name_the_step_and_show_a_row(lake):
     base = Preparation(lake, "raw", key="id")
     with pytest.raises(DataError, match=r"step map broken: raised ValueError: no such price .*'id': 0"):
         base.map(broken).commit("clean")
+    with pytest.raises(DataError, match="step fitted nothing: raised KeyError: 'least'"):
+        base.fit(lambda train: NOTHING, lambda batch, known: known.values["least"], label="nothing").commit("clean")
     with pytest.raises(DataError, match=r"step where prize > 0: was refused .*price"):
         base.where("prize > 0").commit("clean")
     with pytest.raises(DataError, match="returned a list"):
