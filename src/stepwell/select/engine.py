@@ -201,8 +201,7 @@ class Engine:
     def _ask(self) -> None:
         """Carry out the searcher's orders until it has none."""
         while True:
-            under_way = sum(config.status == "waiting" for config in self.records.configs.values())
-            room = self.rules.at_once is None or under_way < self.rules.at_once
+            room = self.rules.at_once is None or len(self.records.waiting) < self.rules.at_once
             name = f"c{len(self.records.configs)}"
             order = self.searcher.ask(name, room=room)
             if order is None:
@@ -252,7 +251,7 @@ class Engine:
     def _begin_epochs(self) -> None:
         """Make jobs of the configurations that wait without one, fused where they may be."""
         busy = {name for job in self._hopper.jobs.values() for name in job.configs}
-        ready = [one for one in self.records.configs.values() if one.status == "waiting" and one.name not in busy]
+        ready = [self.records.configs[name] for name in self.records.waiting if name not in busy]
         groups: dict[object, list[Config]] = {}
         for config in ready:
             groups.setdefault(self._group(config), []).append(config)
@@ -307,9 +306,8 @@ class Engine:
         """Return the seconds a row that a configuration takes: measured, or the mean of those measured so far."""
         if config.train_rows:
             return config.train_s / config.train_rows
-        known = [one for one in self.records.configs.values() if one.train_rows]
-        rows = sum(one.train_rows for one in known)
-        return sum(one.train_s for one in known) / rows if rows else 1.0
+        rows = self.records.train_rows
+        return self.records.train_s / rows if rows else 1.0
 
     def _dispatch(self) -> None:
         """Give every idle worker a unit, then fetch ahead for the busy ones while there is enough to choose from."""

@@ -140,6 +140,9 @@ class Records:
         sessions: How often it was run.
         over: Whether the search has come to its end.
         offset_s: Running time before the present session.
+        waiting: Names of the configurations that wait for workers or are at work.
+        train_s: Seconds of training, all configurations.
+        train_rows: Rows trained on, all configurations.
     """
 
     folder: Path
@@ -151,6 +154,9 @@ class Records:
     sessions: int = 0
     over: bool = False
     offset_s: float = 0.0
+    waiting: dict[str, None] = field(default_factory=dict)
+    train_s: float = 0.0
+    train_rows: int = 0
 
     @property
     def partitions(self) -> int:
@@ -173,8 +179,15 @@ class Records:
     def apply(self, event: Event) -> None:
         """Change the records by one event; kinds that say nothing about them are passed over."""
         handler = _HANDLERS.get(str(event["kind"]))
-        if handler is not None:
-            handler(self, event)
+        if handler is None:
+            return
+        handler(self, event)
+        name = str(event.get("config", event.get("name", "")))
+        if name in self.configs:
+            if self.configs[name].status == "waiting":
+                self.waiting[name] = None
+            else:
+                self.waiting.pop(name, None)
 
 
 def _study(records: Records, event: Event) -> None:
@@ -246,6 +259,8 @@ def _unit(records: Records, event: Event) -> None:
             config.peeked = False
             config.train_s += (end - begin) / len(results)
             config.train_rows += cast("int", one["rows"])
+            records.train_s += (end - begin) / len(results)
+            records.train_rows += cast("int", one["rows"])
             for old in [version for version in config.states if version < config.version - 1]:
                 del config.states[old]
         else:

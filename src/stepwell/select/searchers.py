@@ -7,8 +7,9 @@ so a study that is opened again asks and tells the same once more, and the searc
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from stepwell.core.errors import InvalidValueError
@@ -144,10 +145,17 @@ class _Rung:
     until: int
     told: dict[str, float]
     promoted: set[str]
+    ranked: list[tuple[float, int, str]] = field(default_factory=list)
 
-    def best(self, count: int) -> list[str]:
-        """Return the best `count` names; the first told wins a tie."""
-        return sorted(self.told, key=lambda name: -self.told[name])[:count]
+    def hear(self, name: str, value: float) -> None:
+        """Take a result in."""
+        self.told[name] = value
+        insort(self.ranked, (-value, len(self.ranked), name))
+
+    def next(self, count: int) -> str | None:
+        """Return the first of the best `count` that is not promoted yet; the first told wins a tie."""
+        found = (name for value, _, name in self.ranked[:count] if name not in self.promoted and math.isfinite(value))
+        return next(found, None)
 
 
 def rungs(epochs: int, first: int, eta: int) -> list[int]:
@@ -263,11 +271,11 @@ class ASHA:
     def ask(self, name: str, *, room: bool) -> Order | None:
         for level in range(len(self._rungs) - 2, -1, -1):
             rung = self._rungs[level]
-            for winner in rung.best(len(rung.told) // self._eta):
-                if winner not in rung.promoted and math.isfinite(rung.told[winner]):
-                    rung.promoted.add(winner)
-                    self._place[winner] = level + 1
-                    return Go(winner, self._rungs[level + 1].until)
+            winner = rung.next(len(rung.told) // self._eta)
+            if winner is not None:
+                rung.promoted.add(winner)
+                self._place[winner] = level + 1
+                return Go(winner, self._rungs[level + 1].until)
         if not room or self._next == len(self._rows):
             return None
         self._next += 1
@@ -276,7 +284,7 @@ class ASHA:
 
     def tell(self, told: Told) -> Verdict:
         level = self._place[told.config]
-        self._rungs[level].told[told.config] = told.value
+        self._rungs[level].hear(told.config, told.value)
         return "finish" if level + 1 == len(self._rungs) else "pause"
 
 

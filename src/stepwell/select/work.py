@@ -152,6 +152,7 @@ class Runner:
     source: Source
     slot: int = 0
     _live: OrderedDict[str, tuple[Live, int]] = field(default_factory=OrderedDict)
+    _live_bytes: int = 0
 
     def run(self, work: Work) -> Outcome:
         """Do one unit; whatever a configuration raises becomes its failure."""
@@ -181,7 +182,7 @@ class Runner:
             CheckpointError: If the state is torn or does not fit.
         """
         name, version = work.unit.configs[number], work.versions[number]
-        held = self._live.pop(name, None)
+        held = self._take(name)
         if held is not None and held[0].version == version and not work.warm[number]:
             return held[0]
         state = work.states[number]
@@ -201,8 +202,14 @@ class Runner:
 
     def _keep(self, name: str, live: Live, size: int) -> None:
         self._live[name] = (live, size)
-        while sum(held[1] for held in self._live.values()) > self.task.live_bytes and self._live:
-            self._live.popitem(last=False)
+        self._live_bytes += size
+        while self._live_bytes > self.task.live_bytes:
+            self._take(next(iter(self._live)))
+
+    def _take(self, name: str) -> tuple[Live, int] | None:
+        held = self._live.pop(name, None)
+        self._live_bytes -= 0 if held is None else held[1]
+        return held
 
     def _trained(self, work: Work) -> tuple[Reached | Failed, float]:
         name = work.unit.configs[0]
@@ -300,7 +307,7 @@ class Runner:
                 total, rows = train_fused(trainees, self.task.step, batches, rows_of, ends_epoch=work.ends)
         except Exception as error:
             for name in names:
-                self._live.pop(name, None)
+                self._take(name)
             return tuple(Failed(name, "fusion", f"{type(error).__name__}: {error}") for name in names), 0.0
         start = time.perf_counter()
         results: list[Reached | Failed] = []
