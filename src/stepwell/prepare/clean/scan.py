@@ -37,7 +37,7 @@ SUMMARY = pa.schema(
 )
 _KEPT_BYTES = 1 << 28
 _TABLE_BYTES = 1 << 29
-_SAMPLE = 100_000
+_SAMPLE = 20_000
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class _Check:
         key, present = _listed(constraint.columns), _present([*constraint.columns, constraint.column])
         sample = f"(select {key} from {quoted(self.view)} limit {_SAMPLE})"
         few = self._sql(f"select count(*) as n from (select distinct * from {sample})", constraint.name)
-        if few.column("n")[0].as_py() <= _SAMPLE // 10:
+        if few.column("n")[0].as_py() <= 2 * _SAMPLE // 5:
             query = (
                 f"select hash({key}) as h from {quoted(self.view)} where {present} "
                 f"group by {key} having count(distinct {quoted(constraint.column)}) > 1"
