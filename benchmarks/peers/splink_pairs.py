@@ -90,7 +90,6 @@ def _score(task: Task, compared: np.ndarray, setup: Setup, labels: np.ndarray | 
         comparisons=list(_comparisons(task, setup)),
         blocking_rules_to_generate_predictions=[rule],
         probability_two_random_records_match=min(0.5, 0.5 * task.left.num_rows / len(compared)),
-        max_iterations=60,
         retain_matching_columns=False,
     )
     linker = Linker(tables if len(tables) > 1 else tables[0], settings)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
-from stepwell.prepare.link import Exact, Fuzz, Nearest, Number, Same, Settings, Text, link, match_schema, merge, predict
+from stepwell.prepare.link import Exact, Nearest, Number, Same, Settings, Text, link, match_schema, merge, predict
 from stepwell.prepare.link.cluster import chosen, quality
+from stepwell.prepare.link.compare import Fuzz
 from stepwell.prepare.link.linkage import expected_best
 from stepwell.prepare.link.merge import truth
 from stepwell.prepare.link.model import fit

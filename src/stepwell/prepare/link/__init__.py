@@ -1,7 +1,7 @@
 """Integration: link rows that mean the same, merge them into one, and match the columns of two tables."""
 
 from stepwell.prepare.link.block import Listed, Nearest, Same, predict
-from stepwell.prepare.link.compare import Exact, Fuzz, Number, Text
+from stepwell.prepare.link.compare import Exact, Number, Text
 from stepwell.prepare.link.linkage import Links, link
 from stepwell.prepare.link.merge import merge
 from stepwell.prepare.link.model import Settings
@@ -9,7 +9,6 @@ from stepwell.prepare.link.schema import match_schema
 
 __all__ = [
     "Exact",
-    "Fuzz",
     "Links",
     "Listed",
     "Nearest",
