@@ -189,14 +189,16 @@ def diff(lake: Lake, name: str, v1: int, v2: int) -> PreparedDiff:
         show(connection, "before", before)
         show(connection, "after", after)
         both = [c for c in before.schema.names if c in after.schema.names and c != ROW]
-        differ = " or ".join(f"a.{quoted(c)} is distinct from b.{quoted(c)}" for c in both) or "false"
+        same = [c for c in both if before.schema.field(c).type == after.schema.field(c).type]
+        texts = [f"a.{quoted(c)}::varchar is distinct from b.{quoted(c)}::varchar" for c in both if c not in same]
+        differ = " or ".join([*(f"a.{quoted(c)} is distinct from b.{quoted(c)}" for c in same), *texts]) or "false"
         joined = f'before a full join after b on a."{ROW}" = b."{ROW}"'
         ask = (
             f'select count(*) filter (a."{ROW}" is null), count(*) filter (b."{ROW}" is null), '
             f'count(*) filter (a."{ROW}" is not null and b."{ROW}" is not null and ({differ})) from {joined}'
         )
         came, went, changed = connection.sql(ask).fetchall()[0]
-        labels = [_label_shift(connection, column, joined) for column in both if _may_label(before, column)]
+        labels = [_label_shift(connection, column, joined) for column in same if _may_label(before, column)]
     finally:
         connection.close()
     shifts = tuple(shift for shift in labels if shift is not None)

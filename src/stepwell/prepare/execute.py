@@ -310,13 +310,15 @@ class _Run:
         if QUARANTINE in self.writer.rows:
             found = connection.sql("select reason, count(*) from quarantine group by all").fetchall()
             self.dropped.update({str(reason): count for reason, count in found})
-        names = pa.parquet.read_schema(self.writer.folder / "out.parquet").names
+        made = pa.parquet.read_schema(self.writer.folder / "out.parquet")
         touched = self.given.schema.names if query.touches is None else query.touches
-        both = [
-            quoted_name(name) for name in touched if name in names and name in self.given.schema.names and name != ROW
-        ]
+        both = [name for name in touched if name in made.names and name in self.given.schema.names and name != ROW]
         if both:
-            differ = " or ".join(f"a.{name} is distinct from b.{name}" for name in both)
+            texts = {n: "" if made.field(n).type == self.given.schema.field(n).type else "::varchar" for n in both}
+            differ = " or ".join(
+                f"a.{quoted_name(name)}{text} is distinct from b.{quoted_name(name)}{text}"
+                for name, text in texts.items()
+            )
             count = f'select count(*) from input a join out b on a."{ROW}" = b."{ROW}" where {differ}'
             self.changed = int(connection.sql(count).fetchall()[0][0])
         self.writer.size_bytes = _arrow_bytes(self.writer.folder / "out.parquet")

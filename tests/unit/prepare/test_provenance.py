@@ -127,6 +127,16 @@ def test_a_difference_tells_rows_labels_steps_and_columns(lake):
     assert "column long: added" in str(found)
 
 
+def test_a_column_of_another_type_is_compared_by_its_text(lake):
+    base = Preparation(lake, "raw", key="id")
+    base.commit("mail")
+    changed = base.derive({"day": "case when day > 3 then 'late' else day::varchar end"}).commit("mail")
+    assert changed.reports[-1].changed == 1
+    found = diff(lake, "mail", 0, 1)
+    assert found.rows == (0, 0, 1)
+    assert found.tables.columns_changed == (("day", "int64", "string"),)
+
+
 def test_expectations_quarantine_null_keep_or_fail(lake):
     base = Preparation(lake, "raw", key="id")
     rules = (Between("day", low=3), Unique(("who",)))
