@@ -44,9 +44,9 @@ def select_coreset(
         Li, Shen, Chen, "Camel: managing data for efficient stream learning", SIGMOD 2022, coreset selection.
 
     Example:
-        >>> found = select_coreset(np.array([[0.0], [0.2], [9.0]]), np.array([0, 0, 0]), 2)
+        >>> found = select_coreset(np.array([[0.0], [0.1], [0.3], [0.4], [9.0]]), None, 2)
         >>> found.index.tolist(), found.weight.tolist(), round(found.cover, 3)
-        ([0, 2], [2.0, 1.0], 0.067)
+        ([2, 4], [4.0, 1.0], 0.12)
     """
     return Selector(search=Coverage(share="proportional" if proportional else "global")).select(z, y, budget)
 

@@ -19,6 +19,7 @@ from stepwell.kernels.coverage import (
 )
 from stepwell.prepare.coreset import delta_cover, merge_reduce, quotas, select_coreset
 from stepwell.prepare.select import Coverage, Lazy, Naive, OnTorch, Selector, Sieve, Stochastic, selectors
+from stepwell.prepare.select.solvers import _shares
 
 POINTS = st.integers(1, 24).flatmap(
     lambda n: st.tuples(
@@ -147,6 +148,14 @@ def test_the_sample_of_a_stochastic_search_changes_little():
     far = distances_reference(z, z).max()
     assert far - sampled >= (1 - 1 / np.e - 0.1) * (far - exact)
     assert sampled <= 1.1 * exact
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 120))
+def test_shares_leave_no_group_without_a_place_while_there_are_enough(sizes, budget):
+    shares = _shares(np.array(sizes), budget)
+    assert shares.sum() == min(budget, sum(sizes))
+    assert (shares <= sizes).all()
+    assert budget < len(sizes) or (shares >= 1).all()
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 120))

@@ -228,7 +228,8 @@ def _shares(sizes: Ids, budget: int) -> Ids:
     exact = budget * sizes / max(1, sizes.sum())
     shares: Ids = np.minimum(np.maximum(np.floor(exact), sizes > 0), sizes).astype(np.int64)
     while shares.sum() > budget:
-        shares[int(np.argmax(np.where(shares > 0, shares - exact, -np.inf)))] -= 1
+        least = 1 if (shares > 1).any() else 0  # a group's only place goes last
+        shares[int(np.argmax(np.where(shares > least, shares - exact, -np.inf)))] -= 1
     while shares.sum() < min(budget, sizes.sum()):
         shares[int(np.argmax(np.where(shares < sizes, exact - shares, -np.inf)))] += 1
     return shares
