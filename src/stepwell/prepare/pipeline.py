@@ -27,6 +27,8 @@ from stepwell.prepare.clean.policy import Repair
 from stepwell.prepare.cleaning import CleanLabels, Expect, Mend, OnFail
 from stepwell.prepare.commit import Prepared, commit_version, committed_reports
 from stepwell.prepare.execute import Runner, read_key, step_key
+from stepwell.prepare.extract import Extractor
+from stepwell.prepare.extracting import Extract
 from stepwell.prepare.fingerprint import fingerprint
 from stepwell.prepare.fitted import Apply, Encode, Encoder, FittedMap, Learn
 from stepwell.prepare.joining import JoinAsOf, Link
@@ -163,6 +165,10 @@ class Preparation:
     def join_asof(self, right: str | Keyed, on: AsOf) -> Preparation:
         """Give each row what another table knew at its time; see `JoinAsOf`."""
         return self.then(JoinAsOf(self._table(right), on))
+
+    def extract(self, *extractors: Extractor, fields: Sequence[str], text: str = "text") -> Preparation:
+        """Read values out of a column of texts into columns; see `Extract`."""
+        return self.then(Extract(extractors, tuple(fields), text))
 
     def label(
         self,
