@@ -26,6 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 LIBRARIES = (
     *("stepwell", "torch", "numpy", "numba", "pyarrow", "deltalake", "duckdb"),
     *("torch_geometric", "tgm-lib", "webdataset", "datasets", "mosaicml-streaming"),
+    *("splink", "snorkel", "crowd-kit", "cleanlab", "submodlib-py", "ray", "optuna", "joblib", "mlflow"),
 )
 
 
