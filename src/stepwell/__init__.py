@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from stepwell.storage import EventLog as EventLog
     from stepwell.storage import Lake as Lake
     from stepwell.storage import open as open
+    from stepwell.train.stream import StreamConfig as StreamConfig
+    from stepwell.train.stream import StreamLearner as StreamLearner
 
 __version__ = "0.1.0"
 
@@ -76,6 +78,7 @@ _HOME = {
     "prepare.pipeline": ("Preparation",),
     "select": ("Study", "search"),
     "storage": ("EventLog", "Lake", "open"),
+    "train.stream": ("StreamConfig", "StreamLearner"),
 }
 _PACKAGE = {name: package for package, names in _HOME.items() for name in names}
 _SUBPACKAGES = frozenset(
@@ -110,6 +113,8 @@ __all__ = [
     "Recent",
     "Shuffled",
     "StaticHot",
+    "StreamConfig",
+    "StreamLearner",
     "Study",
     "TPNet",
     "TimeBatches",

@@ -105,7 +105,8 @@ def test_every_extra_that_an_error_names_can_be_installed():
 def test_every_dependency_is_pinned_among_the_tested_versions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    names = {re.split(r"[<>=\[]", one)[0].lower().replace("_", "-") for one in wanted} - {"stepwell"}
+    apart = {"mlflow", "valentine"}  # hold others back: pyarrow below 26, dateutil below 3
+    names = {re.split(r"[<>=\[]", one)[0].lower().replace("_", "-") for one in wanted} - {"stepwell"} - apart
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
     assert names <= pinned
 

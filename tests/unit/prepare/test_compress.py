@@ -22,10 +22,14 @@ from stepwell.prepare.compress import (
 from stepwell.testing.state import check_stateful
 
 DRAW = np.random.default_rng(0)
-TABLE = pa.table({
-    "price": DRAW.normal(100, 10, 500).astype(np.float32), "count": DRAW.integers(0, 12, 500), "grade": DRAW.choice([1.5, 2.25, 9.0], 500),
-    "label": DRAW.integers(0, 2, 500),
-})  # fmt: skip
+TABLE = pa.table(
+    {
+        "price": DRAW.normal(100, 10, 500).astype(np.float32),
+        "count": DRAW.integers(0, 12, 500),
+        "grade": DRAW.choice([1.5, 2.25, 9.0], 500),
+        "label": DRAW.integers(0, 2, 500),
+    }
+)
 
 
 def test_each_column_gets_the_cheapest_codec_within_its_tolerance():
