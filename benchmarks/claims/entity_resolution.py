@@ -71,7 +71,7 @@ def _result(name: str, figures: dict[str, dict[str, float | str]], seeds: list[i
         "Thresholds of ours: without labels, the one whose F1 the model's own probabilities expect to be best; with "
         "labels, the best F1 on labels that the model had not seen, if at least twenty are matches. Comparisons and "
         "blocks were chosen by looking at training and validation pairs, and at the matches of every second left row. "
-        "The whole sets were scored three times while things still changed: full agreement got a level of its own after "
+        "The whole sets were scored three times while things still changed: full agreement got its own level after "
         "imdb-tmdb fell behind, columns of cora were recombined, and twenty matches became the least after beer and "
         "fodors-zagats got worse with few labels. Splink tried four fixed settings, not a search over columns. "
         "Unlabelled test pairs take part in fitting. Published figures are quoted from knowledge of the papers; they "

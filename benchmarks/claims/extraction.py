@@ -102,8 +102,8 @@ def _result(claim: str, table: Mapping[str, dict[str, float | str]], quality: Ma
     best = max((name for name in table if name != "votes"), key=lambda name: float(table[name]["F1"]))
     gain = 100 * (float(table["votes"]["F1"]) - float(table[best]["F1"]))
     why = (
-        f"The best single source is {best!r}. The list of sources was extended, the rule who is heard was added, and settings of "
-        "the votes were tried, after a first look at the test scores."
+        f"The best single source is {best!r}. The list of sources was extended, the rule who is heard was "
+        "added, and settings of the votes were tried, after a first look at the test scores."
         + ("" if gain >= 3 else " The others find too little that it does not.")
     )
     return Result(claim, gain, table, quality, why=why)
