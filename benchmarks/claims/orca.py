@@ -174,7 +174,7 @@ def _accuracy(*, quick: bool) -> Result:
         found[name] = {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
     gap = float(found["reuse"]["ap_batches"]) - float(found["no reuse"]["ap_batches"])
     missed = (
-        "Tried on smaller runs, mean difference to exact: on collegemsg block -1.1 (four seeds), share -.5 (three), clip "
+        "Tried on smaller runs, differences to exact: on collegemsg block -1.1 (four seeds), share -.5 (three), clip "
         "-1.8 (three), block with max_age 3 -.8 (one); on jodie-wikipedia block -.9, share -6.1, nothing kept -.8 (two "
         "each). So what is kept, and its age, cost little there: the loss comes from sharing within a batch and from "
         "blocked gradients, which were not told apart. Dropout 0 and longer training were not tried."
