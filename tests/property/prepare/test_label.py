@@ -13,6 +13,7 @@ from stepwell.prepare.label.ask import information, jury, jury_error
 from stepwell.prepare.label.correlated import _agree, agree_reference
 from stepwell.prepare.label.fuse import _weigh, weigh_reference
 from stepwell.prepare.label.kernels import Voters, count, count_reference, expect, expect_reference, log_evidence
+from stepwell.prepare.label.one_sided import Shared, one_number
 from stepwell.prepare.label.patterns import patterns
 
 CLASSES = ("a", "b", "c")
@@ -94,6 +95,42 @@ def test_the_evidence_of_counts_is_that_of_polyas_urn(counts):
             log += np.log(urn[outcome] / urn.sum())
             urn[outcome] += 1
     assert log_evidence(np.array([counts], float), pseudo)[0] == pytest.approx(log, abs=1e-9)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.floats(0, 1), st.sampled_from([0.3, 0.6, 0.8, 1.0])), max_size=5),
+    st.floats(0.3, 0.9),
+    st.floats(0.1, 5),
+)
+def test_no_other_number_makes_the_votes_of_all_rules_more_probable(cells, mean, strength):
+    size = np.array([votes for votes, _, _ in cells], np.int64)
+    right = size * np.array([share for _, share, _ in cells])
+    shared = Shared(np.ones(len(cells), bool), np.array([ceiling for _, _, ceiling in cells]))
+
+    def value(share):
+        own = np.minimum(share, shared.ceiling)
+        prior = strength * (mean * np.log(share) + (1 - mean) * np.log1p(-share))
+        return float(prior + right @ np.log(own) + (size - right) @ np.log1p(-own))
+
+    found, own = shared.accuracy(right, size, mean, strength)
+    assert 0 < found < 1
+    assert (own <= shared.ceiling).all()
+    assert value(found) >= max(value(share) for share in np.linspace(0.001, 0.999, 400)) - 1e-9
+
+
+@given(votes_(), st.integers(0, 99))
+def test_a_ceiling_is_what_the_share_of_a_class_leaves_to_the_items_its_rules_speak_on(votes, seed):
+    balance = np.random.default_rng(seed).dirichlet(np.ones(3))
+    found = one_number(votes, np.zeros(len(votes.sources), bool), balance, balance)
+    assert (found.ceiling >= 1 / 3 - 1e-12).all() and (found.ceiling <= 1).all()
+    assert (found.ceiling[~found.which] == 1).all()
+    for who in np.flatnonzero(found.which):
+        said = votes.label[votes.source == who][0]
+        spoken = {
+            int(votes.item[v]) for v in range(len(votes)) if found.which[votes.source[v]] and votes.label[v] == said
+        }
+        hit, miss = balance[said] * found.ceiling[who], (1 - balance[said]) * (1 - found.ceiling[who]) / 2
+        assert hit / (hit + miss) == pytest.approx(min(1, balance[said] * len(votes.rows) / len(spoken)))
 
 
 @given(votes_(), st.sampled_from(["auto", "one-coin", "confusion"]), st.sampled_from(["learned", "uniform"]), st.data())

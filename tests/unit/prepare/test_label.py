@@ -39,6 +39,24 @@ def crowd(accuracy, num_items=400, classes=2, coverage=1.0, seed=0):
     return Votes.from_matrix(matrix, classes=[str(k) for k in range(classes)]), truth
 
 
+def rules(per_class, right, num_items=4000, speaks=0.15, seed=0):
+    """Return votes of rules that each say one label, right in a share of their votes, and the truth."""
+    rng = np.random.default_rng(seed)
+    classes = len(per_class)
+    truth = rng.integers(0, classes, num_items)
+    labels = np.repeat(np.arange(classes), per_class)
+    own = speaks * right * classes  # it speaks on a share `speaks` of all items
+    other = speaks * (1 - right) * classes / (classes - 1)
+    chance = np.where(truth[:, None] == labels, own, other)
+    matrix = np.where(rng.random(chance.shape) < chance, labels, -1)
+    return Votes.from_matrix(matrix, classes=[str(k) for k in range(classes)]), truth
+
+
+def log_loss(labels, truth):
+    likely = np.maximum(1e-12, labels.probabilities[np.arange(len(truth)), truth])
+    return float(-np.log(likely[labels.covered]).mean())
+
+
 def share_right(labels, truth):
     return float((labels.probabilities.argmax(1) == truth)[labels.covered].mean())
 
@@ -139,6 +157,58 @@ def test_the_balance_is_not_learned_from_rules_that_say_one_thing_each():
     labels = LabelModel(merge_above=None).fit(votes)
     np.testing.assert_allclose(labels.belief.balance, 0.5)
     assert 0.1 < (labels.probabilities.argmax(1) == 0)[labels.covered].mean() < 0.5
+
+
+@pytest.mark.parametrize(("per_class", "right"), [((4, 4), 0.85), ((6, 2), 0.8), ((3, 3, 3), 0.75)])
+def test_rules_that_are_mostly_right_are_reported_so_and_their_labels_are_as_sure_as_they_are_right(per_class, right):
+    votes, truth = rules(per_class, right)
+    labels = LabelModel().fit(votes)
+    report = labels.report()
+    np.testing.assert_allclose(report["accuracy"].to_numpy(), right, atol=0.06)
+    assert set(report["model"].to_pylist()) == {"one number"}
+    assert report["weight"].to_numpy().min() > 1
+    sure = labels.probabilities.max(1)[labels.covered]
+    assert sure.mean() == pytest.approx(share_right(labels, truth), abs=0.03)
+    weights = labels.weights[labels.covered]
+    classes = len(per_class)
+    assert weights.mean() == pytest.approx((share_right(labels, truth) - 1 / classes) / (1 - 1 / classes), abs=0.05)
+    alone = np.diff(votes.indptr)[labels.covered] == 1
+    assert sure[alone].mean() == pytest.approx(right, abs=0.03)
+
+
+def test_rules_do_not_collapse_to_one_class_and_are_told_better_than_by_matrices_or_own_numbers():
+    votes, truth = rules((7, 2), 0.8)
+    labels = LabelModel().fit(votes)
+    assert 0.2 < labels.probabilities.argmax(1)[labels.covered].mean() < 0.5
+    others = [LabelModel(source).fit(votes) for source in ("one-coin", "confusion")]
+    assert log_loss(labels, truth) < min(log_loss(other, truth) for other in others) - 0.1
+
+
+def test_rules_for_a_label_that_speak_on_more_items_than_can_have_it_are_trusted_less():
+    votes, truth = rules((3, 3, 3, 3), 0.8, speaks=0.08)
+    everywhere = Votes.from_arrays(votes.rows, votes.rows * 0, votes.rows * 0, classes=votes.classes, sources=["broad"])
+    labels = LabelModel().fit(votes.with_votes(everywhere))
+    assert labels.belief.accuracy[-1] == pytest.approx(0.5)  # twice the even share of four classes
+    others = labels.belief.accuracy[votes.source[votes.label > 0]]
+    assert others.min() > 0.7
+    spoken = np.zeros(len(truth), bool)
+    spoken[votes.item[votes.label > 0]] = True
+    assert (labels.probabilities.argmax(1) == truth)[spoken].mean() > 0.75
+
+
+def test_a_given_balance_never_turns_a_rule_against_its_own_label():
+    votes, _ = rules((5, 5), 0.7, speaks=0.3)
+    labels = LabelModel(balance=(0.8, 0.2)).fit(votes)
+    assert labels.belief.weight.min() > 0
+    assert 0 < labels.probabilities.argmax(1)[labels.covered].mean() < 0.5
+
+
+def test_a_worker_who_always_says_the_same_among_a_crowd_has_a_model_of_its_own():
+    votes, truth = crowd([0.9, 0.8, 0.8, 0.7], num_items=600)
+    lazy = Votes.from_arrays(votes.rows, votes.rows * 0, votes.rows * 0, classes=votes.classes, sources=["lazy"])
+    labels = LabelModel().fit(votes.with_votes(lazy))
+    assert labels.report()["model"].to_pylist()[-1] == "matrix"
+    assert share_right(labels, truth) > 0.9
 
 
 def test_an_item_without_votes_gets_the_balance_and_no_weight_of_certainty():

@@ -1,7 +1,8 @@
 """The label engine: what is true, and how good is each source, from votes alone (Dawid and Skene's question).
 
 Expectation maximisation with one number a source ("one-coin") or a whole confusion matrix, chosen for each source by
-what its votes make more probable. Crowds, labelling functions, models and extractors are all sources.
+what its votes make more probable. Crowds, labelling functions, models and extractors are all sources. Rules that each
+say one thing share their one number, because no other model of them can be told from their votes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.prepare.label.correlated import Merged, merge_correlated
 from stepwell.prepare.label.kernels import Counts, Voters, count, expect, log_evidence
 from stepwell.prepare.label.labels import Belief, Labels
+from stepwell.prepare.label.one_sided import nobody, one_number
 from stepwell.prepare.label.patterns import Patterns, patterns
 from stepwell.prepare.label.votes import Floats, Votes
 
 _TINY = 1e-300
 _ROUNDS = 4  # choices of a model for each source; they settle after one or two
+_MOST = 2.0  # times its even share that a class may have at most, for all that is known of rules' classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class LabelModel:
 
     Args:
         source: How a source is described: by one number, by a confusion matrix, or by whichever makes its votes more
-            probable.
+            probable. `"auto"` gives all sources that only ever vote for one label one number together, if most votes
+            come from such: how often they contradict each other tells how often they are right, and nothing tells
+            them apart. If those for a label speak on more than twice its even share of the items (or on more than its
+            given share), their number is lower by as much as they must be wrong.
         balance: Share of each class: learned, uniform, or given (one number a class). `"auto"` learns it unless most
             votes come from sources that only ever vote for one label, as labelling functions do: from those it cannot
             be told, because how often a label is voted for then says who wrote the rules.
@@ -157,7 +163,7 @@ class LabelModel:
         task = self._task(labels.votes.with_votes(more), {**labels.gold, **(gold or {})}, labels.accuracy)
         matrix = np.zeros(len(task.all.sources), bool)
         matrix[: len(labels.belief.matrix)] = labels.belief.matrix
-        return task.labels(task.run(self, task.start(self, labels.belief), matrix & (task.known_hit < 0)))
+        return task.labels(task.run(self, task.start(self, labels.belief), matrix & task.may_have_matrix))
 
     def _task(self, votes: Votes, gold: Mapping[int, str], accuracy: Mapping[str, float]) -> _Task:
         if len(votes.classes) < 2:
@@ -167,7 +173,7 @@ class LabelModel:
         merged = Merged(votes, np.arange(len(votes.sources)))
         if self.merge_above is not None:
             merged = merge_correlated(votes, self.merge_above)
-        return _Task(votes, merged, dict(gold), dict(accuracy))
+        return _Task(self, votes, merged, dict(gold), dict(accuracy))
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +189,9 @@ class _Fitted:
 class _Task:
     """The votes of one fit, each pattern of them once, with what is fixed."""
 
-    def __init__(self, votes: Votes, merged: Merged, gold: dict[int, str], accuracy: dict[str, float]) -> None:
+    def __init__(
+        self, model: LabelModel, votes: Votes, merged: Merged, gold: dict[int, str], accuracy: dict[str, float]
+    ) -> None:
         self.all, self.merged, self.votes = votes, merged, merged.votes
         self.given_gold, self.given_accuracy = gold, accuracy
         self.classes = len(votes.classes)
@@ -198,6 +206,13 @@ class _Task:
         self.patterns = patterns(self.votes, self.gold)
         sided = self.votes.one_sided[self.votes.source]
         self.is_told_balance = 2 * int(sided.sum()) < len(sided)
+        self.shared = nobody(len(votes.sources))
+        if model.source == "auto" and not self.is_told_balance:
+            even = np.full(self.classes, 1 / self.classes)
+            given = None if isinstance(model.balance, str) else self._balance(model, even)[0]
+            balance, most = (even, _MOST * even) if given is None else (given, given)
+            self.shared = one_number(self.votes, self.known_hit > 0, balance, most)
+        self.may_have_matrix: npt.NDArray[np.bool_] = (self.known_hit < 0) & ~self.shared.which
 
     def start(self, model: LabelModel, belief: Belief | None = None) -> Floats:
         """Return the probabilities that a fit begins with, `[P, K]`.
@@ -233,7 +248,7 @@ class _Task:
 
         Sources with fewer votes than classes never have one, so that all matrices together have at most V K cells.
         """
-        able: npt.NDArray[np.bool_] = (self.known_hit < 0) & (self.votes.per_source >= self.classes)
+        able: npt.NDArray[np.bool_] = self.may_have_matrix & (self.votes.per_source >= self.classes)
         return able if model.source != "one-coin" else np.zeros_like(able)
 
     def choose(self, model: LabelModel, posterior: Floats) -> npt.NDArray[np.bool_]:
@@ -270,11 +285,14 @@ class _Task:
 
     def _voters(self, prior: Prior, slot: Ids, counts: Counts) -> tuple[Voters, float]:
         """Return the most probable belief given the counts, and the log of its prior density."""
-        single = (slot < 0) & (self.votes.per_source > 0)
+        single = (slot < 0) & (self.votes.per_source > 0) & ~self.shared.which
+        common, of_shared = self.shared.accuracy(counts.right, self.votes.per_source, prior.mean, prior.strength)
         hit = (counts.right + prior.mean * prior.strength) / (self.votes.per_source + prior.strength)
+        hit = np.where(self.shared.which, of_shared, hit)
         hit = np.where(self.known_hit > 0, self.known_hit, hit)
         right, wrong = np.log(hit), np.log1p(-hit)
         penalty = prior.strength * float((prior.mean * right + (1 - prior.mean) * wrong)[single].sum())
+        penalty += prior.strength * float(prior.mean * np.log(common) + (1 - prior.mean) * np.log1p(-common))
         pseudo = prior.matrix(self.classes)
         tables = counts.tables + pseudo
         tables = np.log(tables / tables.sum(1, keepdims=True))
