@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.storage.files import first_line
@@ -22,6 +21,7 @@ from stepwell.storage.query import connect, quoted
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow.dataset as ds
 
 Source: TypeAlias = "pa.Table | pa.RecordBatchReader | ds.Dataset"
 _ROW = "_row"
