@@ -21,6 +21,7 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Cost", "notes_style"), ("Guarantee", "notes_style"), ("Differs", "notes_style")]
 napoleon_use_rtype = False
 add_module_names = False
+suppress_warnings = ["ref.python"]  # a short name in a signature may be that of two classes; the link takes the first
 
 html_theme = "furo"
 html_title = f"Stepwell {__version__}"

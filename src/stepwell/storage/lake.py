@@ -196,7 +196,7 @@ class Lake:
             ConflictError: If another writer was faster.
             DiskFullError: If there is no room; the table stays at its last version.
 
-        Cost: one pass over the source; memory is bounded, whatever the source's size, except for `DataFrame`s,
+        Cost: one pass over the source; memory is bounded, whatever the source's size, except for a `DataFrame`,
         which are in memory already.
         """
         if not _NAME.fullmatch(name):
