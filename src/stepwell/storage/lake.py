@@ -197,7 +197,7 @@ class Lake:
             DiskFullError: If there is no room; the table stays at its last version.
 
         Cost: one pass over the source; memory is bounded, whatever the source's size, except for a `DataFrame`,
-        which are in memory already.
+        which is in memory already.
         """
         if not _NAME.fullmatch(name):
             raise InvalidValueError("name", name, "letters, digits, `_` and `-`, beginning with a letter or digit")
