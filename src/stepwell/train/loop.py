@@ -6,15 +6,12 @@ writes down where it stands, so that a killed run continues with the same bits.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
-import numpy as np
 import torch
 
 from stepwell.core.batch import Batch
@@ -33,6 +30,7 @@ from stepwell.train.state import (
     load_generators,
     load_model,
     load_optimizer,
+    own_generators,
     save_generators,
     save_model,
     save_optimizer,
@@ -153,7 +151,7 @@ class Loop:
             CheckpointError: If `resume` finds a checkpoint of other settings or another model.
             InvalidValueError: If `resume` is asked of a loop without a folder.
         """
-        with _own_generators(self.config.seed):
+        with own_generators(self.config.seed):
             if resume:
                 self._resume()
             elif self.state.step:
@@ -387,17 +385,3 @@ def _device_of(model: torch.nn.Module) -> torch.device:
 def _scores(report: Report) -> dict[str, float]:
     ending = {"pooled": "", "batches": "/batches"}
     return {score.name + ending[score.protocol.pooling]: score.value for score in report.scores}
-
-
-@contextmanager
-def _own_generators(seed: int) -> Iterator[None]:
-    """Run the block with the generators of torch, NumPy and Python seeded; give the caller's back afterwards."""
-    writer = StateWriter()
-    save_generators(writer)
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        load_generators(StateReader(writer.tensors, writer.values))

@@ -7,7 +7,8 @@ randomness is counter-based), so the place in the stream is two integers.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
@@ -156,7 +157,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, reader: StateReader) -> Non
     entries = {**reader.tensors(), **cast("dict[str, object]", reader.value("values"))}
     for key, value in entries.items():
         number, name = key.split("/", 1)
-        state.setdefault(int(number), {})[name] = value
+        # an optimiser goes on in the tensors it is given; the reader may be read again
+        state.setdefault(int(number), {})[name] = value.clone() if isinstance(value, torch.Tensor) else value
     try:
         optimizer.load_state_dict({"state": state, "param_groups": reader.value("groups")})
     except ValueError as error:
@@ -187,3 +189,17 @@ def load_generators(reader: StateReader) -> None:
     np.random.set_state((name, reader.tensor("numpy").numpy().astype(np.uint32), place, has_gauss, gauss))
     version, internal, gauss_next = cast("tuple[int, list[int], float | None]", reader.value("python"))
     random.setstate((version, tuple(internal), gauss_next))
+
+
+@contextmanager
+def own_generators(seed: int) -> Iterator[None]:
+    """Run the block with the generators of torch, NumPy and Python seeded; give the caller's back afterwards."""
+    writer = StateWriter()
+    save_generators(writer)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        load_generators(StateReader(writer.tensors, writer.values))

@@ -6,10 +6,8 @@ buffer (train), and remembered. Nothing is read twice, memory has a budget, and 
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -26,7 +24,7 @@ from stepwell.core.progress import progress
 from stepwell.core.state import Json, StateReader, StateWriter, read_state, state_exists, write_state
 from stepwell.prepare.select import Selector, output_gradient, selectors
 from stepwell.prepare.select import space as space_of
-from stepwell.train.arrivals import Arrival, Arrivals
+from stepwell.train.arrivals import Arrivals
 from stepwell.train.drift import Detector, PageHinkley
 from stepwell.train.losses import DivergedError
 from stepwell.train.prequential import Prequential, Scores
@@ -34,6 +32,7 @@ from stepwell.train.replay import BufferConfig, ReplayBuffer
 from stepwell.train.state import (
     load_generators,
     load_optimizer,
+    own_generators,
     save_generators,
     save_optimizer,
 )
@@ -192,7 +191,7 @@ class StreamLearner:
         if self.folder is None and (resume or save_every):
             raise InvalidValueError("folder", None, "a folder, to resume from and to save to")
         arrivals = stream if isinstance(stream, Arrivals) else Arrivals(stream)  # type: ignore[arg-type]
-        with _generators_of(self.config.seed):
+        with own_generators(self.config.seed):
             if resume and self.folder is not None and state_exists(self.folder / "stream"):
                 self.load(read_state(self.folder / "stream"))
                 _log.info("continuing at batch %d", self._batches)
@@ -366,8 +365,6 @@ class StreamLearner:
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint does not fit {type(self.model).__name__}: {error}") from error
         load_optimizer(self.optimizer, reader.child("optimizer"))
-        for entries in self.optimizer.state.values():  # it would go on in the very tensors of the reader
-            entries.update({name: value.clone() for name, value in entries.items() if isinstance(value, torch.Tensor)})
         load_generators(reader.child("generators"))
         self.scores.load(reader.child("scores"))
         for number, detector in enumerate(self.detectors):
@@ -382,20 +379,3 @@ def _cross_entropy(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _squares(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.square(output.reshape(y.shape) - y)
-
-
-@contextmanager
-def _generators_of(seed: int) -> Iterator[None]:
-    """Run the block with the global generators seeded; give the caller's back afterwards."""
-    writer = StateWriter()
-    save_generators(writer)
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        load_generators(writer.reader())
-
-
-__all__ = ["Arrival", "Arrivals", "BufferConfig", "StreamConfig", "StreamLearner", "StreamReport"]
