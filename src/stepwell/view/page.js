@@ -38,12 +38,25 @@
     }
   };
 
-  // Fetches this page again and swaps what changed; only pages of the live server do so.
-  const renew = async () => {
+  // What somebody is filling in: a field that was changed or has the focus, a button that is held down.
+  const inUse = (part) => part.matches(":has(form :active, form :focus)") ||
+    [...part.querySelectorAll("form input:not([type=hidden])")].some((field) => field.value !== field.defaultValue);
+
+  // Fetches this page again and swaps its parts; only pages of the live server do so. Parts in use stay if `gently`.
+  const renew = async (gently) => {
     const answer = await fetch(location.pathname, { credentials: "same-origin" });
     if (!answer.ok) return;
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.querySelector("main").replaceWith(fresh.querySelector("main"));
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+    const main = document.querySelector("main");
+    const parts = [...fresh.children];
+    const kept = [...main.children].filter((old) => gently && parts.some((part) => part.id && part.id === old.id) && inUse(old));
+    for (const node of [...main.childNodes]) if (!kept.includes(node)) node.remove();
+    let place = main.firstChild; // kept parts never leave the page: a part that is moved loses focus and clicks
+    for (const part of parts) {
+      const same = kept.find((old) => old.id === part.id);
+      if (same) place = same.nextSibling;
+      else main.insertBefore(part, place);
+    }
     draw();
   };
 
@@ -62,7 +75,7 @@
         method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json" }, body });
       const result = await answer.json();
       if (!answer.ok) { said.textContent = result.error; return; }
-      await renew();
+      await renew(false);
     } catch (problem) {
       said.textContent = "The server that this page came from does not answer.";
     } finally {
@@ -85,5 +98,5 @@
   dark.addEventListener("change", draw);
   document.addEventListener("submit", send);
   const refresh = Number(document.body.dataset.refresh || 0);
-  if (refresh > 0 && location.protocol.startsWith("http")) setInterval(() => renew().catch(() => {}), 1000 * refresh);
+  if (refresh > 0 && location.protocol.startsWith("http")) setInterval(() => renew(true).catch(() => {}), 1000 * refresh);
 })();

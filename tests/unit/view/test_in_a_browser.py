@@ -194,6 +194,35 @@ def test_a_form_of_the_live_server_reaches_its_action_and_the_page_renews_itself
     assert said == [{"item": "7", "label": "no"}]
 
 
+def test_a_page_that_renews_itself_keeps_a_half_filled_form_and_clears_it_once_it_is_sent(chromium, tmp_path):
+    said, looks = [], []
+
+    def view():
+        looks.append(1)
+        form = Form("steer", [Field("name", "name"), Field("do", "", "choice", choices=["stop"])])
+        sections = [Section("Steer", [form]), Section("Now", [Text(f"look {len(looks)}, sent {len(said)}")])]
+        return Page("Live", sections=sections, refresh_s=0.2)
+
+    with Server({"/": view}, {"steer": lambda body: said.append(body) or {}}) as server:
+        tab = Tab(chromium, tmp_path, server.url)
+        try:
+            tab.wait_for("document.querySelector('input[name=name]') !== null")
+            tab.wait_for("(document.querySelector('input[name=name]').value = 'c1', true)")
+            seen = tab.wait_for("Number(document.body.textContent.match(/look (\\d+)/)[1])")
+            assert tab.wait_for(f"Number(document.body.textContent.match(/look (\\d+)/)[1]) >= {seen + 3}")
+            assert tab.wait_for("document.querySelector('input[name=name]').value") == "c1"
+            assert tab.wait_for("document.querySelectorAll('main > section').length") == 2
+            assert tab.wait_for("[...document.querySelectorAll('main h2')].map(one => one.textContent).join()") == (
+                "Steer,Now"
+            )
+            tab.wait_for("(document.querySelector('button[value=stop]').click(), true)")
+            assert tab.wait_for("document.body.textContent.includes('sent 1')")
+            assert tab.wait_for("document.querySelector('input[name=name]').value == ''")
+        finally:
+            tab.close()
+    assert said == [{"name": "c1", "do": "stop"}]
+
+
 def test_the_style_names_no_colour_outside_its_two_palettes():
     folder = Path(charts.__file__).parent
     rules = (folder / "page.css").read_text().split("* { box-sizing", 1)[1].replace("#fff", "").replace("#ccc", "")
