@@ -37,7 +37,10 @@ AXES = {
     "placement": ("none", *policies),
     "prefetch": (0, 2),
     "dedup": ("on", "off"),
+    "staleness": (0, 2),
 }
+CHANGING = ("batches", "sampler", "reuse", "dedup", "staleness")
+"""Axes whose options may change values; the others promise not to."""
 HOPS = 2
 
 
@@ -89,12 +92,39 @@ def log():
     )
 
 
+class Remembered:
+    """A stage that reads the model's node memory: how much each source has lived through."""
+
+    needs, gives = frozenset({"src"}), frozenset({"lived"})
+    reads, writes = frozenset({"memory"}), frozenset()
+    accuracy = "same"
+
+    def __init__(self, model):
+        self.model = model
+
+    @torch.no_grad()
+    def __call__(self, batch):
+        nodes, row = torch.unique(batch.tensor("src"), return_inverse=True)
+        return batch.give(lived=self.model.memory(nodes).row.norm(dim=1)[row])
+
+    def cost(self, stats, machine):
+        return Cost(rows=stats.num_rows)
+
+    def __str__(self):
+        return "Remembered()"
+
+
+def remembering_loss(model, batch):
+    return link_loss(model, batch) + (batch.tensor("lived")[:, None] * model.score(batch)).mean()
+
+
 class Run:
     """A pipeline, a model and an optimiser under one setting."""
 
     def __init__(self, log, setting, stages=(), store=None):
         torch.manual_seed(3)
         place, reuse = setting["placement"], setting["reuse"]
+        self.model = TGN(log.num_nodes, 3, 2, TGNSettings(8, 8, 8, hops=HOPS, k=4, dropout=0.0), store)
         self.pipeline = Pipeline(
             log[8:],
             batchers[setting["batches"]](**BATCHERS[setting["batches"]]),
@@ -103,11 +133,11 @@ class Run:
             hops=HOPS,
             reuse=None if reuse == "none" else EmbeddingReuse(rows=ROWS, policy=reuse),
             placement=None if place == "none" else policies[place](memory=MEMORY),
-            stages=[*stages, *([Repeat()] if setting["dedup"] == "off" else [])],
+            stages=[Remembered(self.model), *stages, *([Repeat()] if setting["dedup"] == "off" else [])],
             prefetch=setting["prefetch"],
+            staleness=setting["staleness"],
             seed=5,
         )
-        self.model = TGN(log.num_nodes, 3, 2, TGNSettings(8, 8, 8, hops=HOPS, k=4, dropout=0.0), store)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
 
     def train(self, batches):
@@ -115,7 +145,7 @@ class Run:
         losses = []
         for batch in batches:
             self.optimizer.zero_grad()
-            loss = link_loss(self.model, batch)
+            loss = remembering_loss(self.model, batch)
             loss.backward()
             with torch.no_grad():
                 self.model.observe(batch)
@@ -144,7 +174,7 @@ def reference(log):
     known = {}
 
     def losses(setting):
-        key = (setting["batches"], setting["sampler"], setting["reuse"], setting["dedup"])
+        key = tuple(setting[name] for name in CHANGING)
         if key not in known:
             run = Run(log, {**setting, "placement": "none", "prefetch": 0})
             known[key] = run.train(run.pipeline.epoch(1))
@@ -238,7 +268,7 @@ def loop_of(log, setting, folder, *, lists=True):
 
     def ranked_loss(model, batch):
         rank = batch.tensor("rank").to(torch.float32) if lists else 0.0
-        return link_loss(model, batch) + (torch.as_tensor(rank) * model.score(batch)).mean()
+        return remembering_loss(model, batch) + (torch.as_tensor(rank) * model.score(batch)).mean()
 
     return Loop(run.model, run.pipeline, config, folder=folder, objective=ranked_loss)
 
@@ -254,7 +284,7 @@ def trained(log, tmp_path_factory):
     known = {}
 
     def result(setting):
-        key = (setting["batches"], setting["sampler"], setting["reuse"], setting["dedup"])
+        key = tuple(setting[name] for name in CHANGING)
         if key not in known:
             loop = loop_of(log, {**setting, "placement": "none", "prefetch": 0}, tmp_path_factory.mktemp("whole"))
             loop.fit()
@@ -299,6 +329,13 @@ def test_a_checkpoint_of_other_batches_is_refused(log, tmp_path):
 @pytest.mark.parametrize("batches", batchers)
 @pytest.mark.parametrize("sampler", samplers)
 def test_distinct_rows_change_losses_by_rounding_alone(reference, batches, sampler):
-    setting = {"batches": batches, "sampler": sampler, "reuse": "none"}
+    setting = {"batches": batches, "sampler": sampler, "reuse": "none", "staleness": 0}
     once, repeated = (reference({**setting, "dedup": dedup}) for dedup in ("on", "off"))
     assert np.allclose(once, repeated, rtol=1e-3)
+
+
+def test_staleness_changes_values_only_behind_its_first_batches(reference):
+    plain = {"batches": "fixed", "sampler": "recent", "reuse": "none", "dedup": "on"}
+    fresh, stale = (reference({**plain, "staleness": staleness}) for staleness in (0, 2))
+    assert fresh[0] == stale[0]
+    assert fresh != stale

@@ -43,7 +43,7 @@ class Foresight:
 
     def __init__(self, stages: Sequence[Stage], names: Sequence[str], ordered: int) -> None:
         planning = [i for i, stage in enumerate(stages) if isinstance(stage, Foresighted) and not is_pure(stage)]
-        self._stages, self._names = stages, names
+        self._stages, self._names, self._ordered = stages, names, ordered
         self._needed = {i: needed_by(stages, i) for i in planning}
         for i, needed in self._needed.items():
             for j in needed:
@@ -53,11 +53,19 @@ class Foresight:
                         "is not known then. Let it need fields of stages without state, or of stages that plan too."
                     )
 
-    def tell(self, epochs: Epochs, epoch: int, start: int, meter: Meter) -> None:
-        """Let every stage that plans know the epoch, whose first batch will be number `start`."""
+    def tell(self, epochs: Epochs, epoch: int, start: int, early: int, meter: Meter) -> None:
+        """Let every stage that plans know the epoch.
+
+        Args:
+            epochs: The pipeline.
+            epoch: The epoch.
+            start: Its first batch.
+            early: How many batches, from `start` on, the stages that wait for the model have seen already.
+            meter: Notes what it took.
+        """
         for place in sorted(self._needed, reverse=True):
             begin = time.perf_counter()
-            self._tell(epochs, place, epoch, start)
+            self._tell(epochs, place, epoch, start + (early if place >= self._ordered else 0))
             meter.note(f"Plan {self._names[place]}", Cost(seconds=time.perf_counter() - begin, calls=1))
 
     def _tell(self, epochs: Epochs, place: int, epoch: int, start: int) -> None:

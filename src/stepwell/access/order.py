@@ -60,8 +60,38 @@ def waiting(stages: Sequence[Stage]) -> list[bool]:
     A stage waits if it reads what no stage writes (the model's state), or is itself to be saved (then its state must
     be that of the last batch handed out). So does one that shares state with it, or needs or changes a field of its.
     """
+    return _hanging_on(
+        stages, [reads or isinstance(s, Stateful) for s, reads in zip(stages, _model_readers(stages), strict=True)]
+    )
+
+
+def stale_stages(stages: Sequence[Stage], staleness: int) -> list[bool]:
+    """Say for each stage whether its values become older by running before its batch is asked for.
+
+    Raises:
+        PlanError: If `staleness` is not 0, and there is no such stage.
+    """
+    readers = _model_readers(stages)
+    if not staleness:
+        return [False] * len(stages)
+    if not any(readers):
+        raise PlanError(
+            f"staleness={staleness} lets stages that read the model's state run early, but none of "
+            f"{', '.join(map(_name, stages)) or 'no stages'} does. Allowed: a stage whose `reads` names state that no "
+            "stage writes. Leave staleness at 0: prefetch already makes these batches ahead, with the same values, and "
+            "what a model reads of its own node state is never old."
+        )
+    return _hanging_on(stages, readers)
+
+
+def _model_readers(stages: Sequence[Stage]) -> list[bool]:
+    """Say for each stage whether it reads what no stage writes."""
     written: frozenset[str] = frozenset().union(*(stage.writes for stage in stages))
-    waits = [bool(stage.reads - written) or isinstance(stage, Stateful) for stage in stages]
+    return [bool(stage.reads - written) for stage in stages]
+
+
+def _hanging_on(stages: Sequence[Stage], waits: list[bool]) -> list[bool]:
+    """Return these stages and those that share state with them, or need or change a field of theirs."""
     before = [_before(stages, i) for i in range(len(stages))]
     while True:
         held: frozenset[str] = frozenset().union(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,13 +19,14 @@ import torch
 
 from stepwell.access.ahead import Workers, map_ahead, serially
 from stepwell.access.batches import FixedBatches
+from stepwell.access.early import Early
 from stepwell.access.foresight import Foresight
 from stepwell.access.gather import Gather
 from stepwell.access.groups import ByRow, is_resident, make_in_groups
 from stepwell.access.meter import Meter
 from stepwell.access.negatives import Candidates, Negatives
 from stepwell.access.neighbors import AsOf, HopTime, KeyedBy, Neighbors
-from stepwell.access.order import is_pure, order_stages, waiting
+from stepwell.access.order import is_pure, order_stages, stale_stages, waiting
 from stepwell.access.reuse import ReusedNeighbors
 from stepwell.access.transfer import to_tensors
 from stepwell.buffer.policy import Policy
@@ -76,14 +76,16 @@ class Pipeline:
         prefetch: Batches made ahead on background threads; 0 for none. Where the source and all stages compute each
             row from that row alone (tables), groups of batches of about 8 MiB are made at once, so many groups ahead;
             none ahead if all rows are cached, when making a batch costs less than passing it between threads.
-        staleness: How many batches early the stages that read the model's state may run. What they read is then so many
-            updates old, which makes their values `bounded`; a resumed epoch begins with fresh ones. 0: never.
+        staleness: How many batches early the stages that read the model's state run. What they read is then so many
+            updates old, which makes their values `bounded`; a checkpoint holds it. 0: never. What a model reads of its
+            own state while it scores (node memory, mail) is never old.
         seed: Keys negatives and random samplers.
         device: Where the tensors go; the CPU by default.
         shard: (rank, world): this process takes every `world`-th batch, starting at `rank`.
 
     Raises:
-        PlanError: If the stages do not fit together: a field that nothing gives, or that two give.
+        PlanError: If the stages do not fit together: a field that nothing gives, or that two give; or if `staleness` is
+            asked for, and no stage reads the model's state.
         InvalidValueError: If an option is outside its range.
 
     Example:
@@ -137,9 +139,11 @@ class Pipeline:
         self._pure = next((i for i, stage in enumerate(self.stages) if not is_pure(stage)), len(self.stages))
         late = waiting(self.stages)
         self._ordered = late.index(True) if True in late else len(self.stages)
+        self._stale = stale_stages(self.stages, staleness)
         self._names = _names(self.stages)
         self._meter, self.workers = Meter(), Workers(prefetch)
         self._foresight = Foresight(self.stages, self._names[1:-1], self._ordered)
+        self._early = Early(self.stages[self._ordered :], staleness)
         self._position = Position()
         self._resume: Position | None = None
 
@@ -168,8 +172,10 @@ class Pipeline:
 
     def _run(self, epoch: int, start: int) -> Iterator[Batch]:
         self._meter.clear()
+        if Position(epoch, start) != self._position:
+            self._early.drop()
         self._position = Position(epoch, start)
-        self._foresight.tell(self, epoch, start, self._meter)
+        self._foresight.tell(self, epoch, start, self._early.loaded, self._meter)
         pure, ordered, last = self._pure, self._ordered, len(self.stages)
 
         def make(cut: Slice, calls: int = 1) -> Batch:
@@ -199,14 +205,8 @@ class Pipeline:
     def _finished(self, made: Iterator[Batch]) -> Iterator[Batch]:
         """Run what waits for the model, `staleness` batches before it is asked for."""
         if self._ordered == len(self.stages):
-            yield from made
-            return
-        early: deque[Batch] = deque()
-        for batch in made:
-            early.append(self._move(self._apply(batch, self._ordered, len(self.stages))))
-            if len(early) > self.staleness:
-                yield early.popleft()
-        yield from early
+            return made
+        return self._early.run(made, lambda batch: self._apply(batch, self._ordered, len(self.stages)), self._move)
 
     def _apply(self, batch: Batch, begin: int, end: int, calls: int = 1) -> Batch:
         for name, stage in zip(self._names[begin + 1 : end + 1], self.stages[begin:end], strict=True):
@@ -264,8 +264,8 @@ class Pipeline:
         return f"{self.prefetch} batches ahead on background threads" if self.prefetch else "no prefetch"
 
     def _reasons(self) -> list[str]:
-        late = f"; values bounded: up to {self.staleness} batches old" if self.staleness else ""
-        return [_reason(stage) + (late if i >= self._ordered else "") for i, stage in enumerate(self.stages)]
+        old = f"; values bounded: up to {self.staleness} batches old"
+        return [_reason(stage) + old * stale for stage, stale in zip(self.stages, self._stale, strict=True)]
 
     def __str__(self) -> str:
         return str(self.plan)
@@ -281,6 +281,8 @@ class Pipeline:
         for name, stage in zip(self._names[1:-1], self.stages, strict=True):
             if isinstance(stage, Stateful):
                 stage.save(writer.child(name))
+        if self.staleness:
+            self._early.save(writer.child("early"))
 
     def load(self, reader: StateReader) -> None:
         """Continue, at the next `epoch` or `for`, behind the last batch that had been handed out.
@@ -301,13 +303,22 @@ class Pipeline:
         for name, stage in zip(self._names[1:-1], self.stages, strict=True):
             if isinstance(stage, Stateful):
                 stage.load(reader.child(name))
+        if self.staleness:
+            self._early.load(reader.child("early"))
         self._position = self._resume = Position(epoch, batch)
 
     def _setting(self) -> Json:
         stages: list[Json] = [_named(stage) for stage in self.stages]
         shard: list[Json] = list(self.shard)
         batches, rows = _named(self.batches), len(self.source)
-        return {"batches": batches, "stages": stages, "rows": rows, "seed": self.seed, "shard": shard}
+        setting: dict[str, Json] = {
+            "batches": batches,
+            "stages": stages,
+            "rows": rows,
+            "seed": self.seed,
+            "shard": shard,
+        }
+        return setting | ({"staleness": self.staleness} if self.staleness else {})
 
 
 def _named(part: object) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from stepwell.access import FixedBatches, Pipeline, Recent, UniformNegatives
 from stepwell.core import Cost
-from stepwell.core.errors import InvalidValueError, PlanError
+from stepwell.core.errors import CheckpointError, InvalidValueError, PlanError
 from stepwell.core.state import StateReader, StateWriter
 
 
@@ -122,6 +122,91 @@ def test_stale_stages_run_so_many_batches_early_and_say_so(log):
     assert "bounded" not in str(Pipeline(log, stages=[memory]))
     with pytest.raises(InvalidValueError, match="`staleness` must be at least 0"):
         Pipeline(log, staleness=-1)
+
+
+@pytest.mark.parametrize("stage", [part(gives="a"), part(gives="a", reads="t", writes="t"), part(Kept, gives="a")])
+def test_staleness_without_a_stage_that_reads_the_models_state_is_refused(log, stage):
+    with pytest.raises(PlanError, match=r"staleness=2 lets stages that read the model's state run early, but none of"):
+        Pipeline(log, stages=[stage], staleness=2)
+
+
+def test_only_stages_that_read_the_models_state_or_hang_on_one_are_said_to_be_stale(log):
+    stages = [part(gives="a", reads="memory"), part(needs="a", gives="b"), part(Kept, gives="c")]
+    tree = str(Pipeline(log, stages=stages, staleness=1))
+    assert tree.count("bounded: up to 1 batches old") == 2
+
+
+def saved_after(pipeline, count):
+    """Return what was handed out of `count` batches, and the pipeline's state then."""
+    walk = iter(pipeline)
+    seen = [next(walk).a.tolist() for _ in range(count)]
+    writer = StateWriter()
+    pipeline.save(writer.child("p"))
+    walk.close()
+    return seen, writer.reader().child("p")
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 9, 10])
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("options", [{"reads": "memory"}, {"kind": Kept, "reads": "memory x", "writes": "x"}])
+def test_a_resumed_epoch_hands_out_what_stale_stages_had_read_before_the_save(log, options, prefetch, count):
+    def make():
+        stage = part(gives="a", **options)
+        return Pipeline(log, FixedBatches(4), stages=[stage], prefetch=prefetch, staleness=2), stage
+
+    whole = [batch.a.tolist() for batch in make()[0]]
+    before, state = saved_after(make()[0], count)
+    again, stage = make()
+    if not isinstance(stage, Kept):  # its state is the model's, and so is not the pipeline's to restore
+        stage.seen.extend(range(min(10, count + 2)))
+    again.load(state)
+    twice = StateWriter()
+    again.save(twice)  # before a batch is asked for: nothing may be lost
+    again.load(twice.reader())
+    after = [batch.a.tolist() for batch in again]
+    assert before + after == whole
+    assert stage.seen == list(range(10))
+
+
+def test_another_epoch_than_the_saved_one_begins_with_fresh_values(log):
+    _, state = saved_after(Pipeline(log, FixedBatches(4), stages=[part(gives="a", reads="memory")], staleness=2), 3)
+    stage = part(gives="a", reads="memory")
+    again = Pipeline(log, FixedBatches(4), stages=[stage], staleness=2)
+    again.load(state)
+    assert len(list(again.epoch(1))) == 10
+    assert stage.seen == list(range(10))
+
+
+def test_a_stale_stage_that_plans_is_told_the_first_batch_that_it_will_see(log):
+    def make():
+        plan = part(Planner, gives="a", reads="memory tier", writes="tier")
+        return Pipeline(log, FixedBatches(4), stages=[plan], staleness=2), plan
+
+    _, state = saved_after(make()[0], 3)
+    again, plan = make()
+    again.load(state)
+    assert len(list(again)) == 7
+    assert plan.calls == [(0, 5, list(range(10)))] and plan.seen == list(range(5, 10))
+
+
+def test_stale_values_that_no_checkpoint_can_hold_are_refused_when_one_is_made(log):
+    @dataclass(frozen=True)
+    class Texts(Part):
+        def __call__(self, batch):
+            return batch.give(a="text")
+
+    with pytest.raises(CheckpointError, match=r"early gave the field 'a', a str. .* or use staleness=0"):
+        pipeline = Pipeline(log, FixedBatches(4), stages=[part(Texts, gives="a", reads="memory")], staleness=2)
+        walk = iter(pipeline)
+        next(walk)
+        pipeline.save(StateWriter())
+
+
+def test_a_checkpoint_of_another_staleness_is_refused(log):
+    stages = [part(gives="a", reads="memory")]
+    _, state = saved_after(Pipeline(log, FixedBatches(4), stages=stages, staleness=2), 3)
+    with pytest.raises(CheckpointError, match="gave other batches"):
+        Pipeline(log, FixedBatches(4), stages=stages, staleness=1).load(state)
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
