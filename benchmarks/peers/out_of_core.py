@@ -29,8 +29,8 @@ from stepwell.core import Batch, Cost, Ids, Machine, Slice, Statistics
 from stepwell.core.shapes import Accuracy, Source
 from stepwell.nn import TGAT, TGATSettings
 from stepwell.storage import EventLog
-from stepwell.storage.events import Snapshot
 from stepwell.storage.index import TemporalCSR
+from stepwell.storage.snapshot import Snapshot
 from stepwell.storage.units import to_bytes
 from stepwell.train import link_loss
 

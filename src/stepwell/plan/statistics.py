@@ -18,7 +18,7 @@ from stepwell.access.adaptive import update_distance
 from stepwell.access.negatives import Candidates
 from stepwell.core import Ids, Level, Slice, Statistics
 from stepwell.storage import EventLog
-from stepwell.storage.events import Snapshot
+from stepwell.storage.snapshot import Snapshot
 
 _known: WeakKeyDictionary[Snapshot, dict[tuple[int, int], Statistics]] = WeakKeyDictionary()
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stepwell.storage.columns import Codes, Dictionary, Ragged
-    from stepwell.storage.events import EventLog, Snapshot, Split
+    from stepwell.storage.events import EventLog, Split
     from stepwell.storage.index import TemporalCSR
     from stepwell.storage.lake import Lake, open
     from stepwell.storage.rows import TableRows
+    from stepwell.storage.snapshot import Snapshot
     from stepwell.storage.sources import open_source
     from stepwell.storage.table import Table
 
@@ -38,7 +39,7 @@ _HOME = {
     "EventLog": "events",
     "Lake": "lake",
     "Ragged": "columns",
-    "Snapshot": "events",
+    "Snapshot": "snapshot",
     "Split": "events",
     "Table": "table",
     "TableRows": "rows",

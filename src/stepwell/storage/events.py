@@ -1,15 +1,12 @@
 """The event log: events sorted by time, seen through an immutable half-open window of positions.
 
-A `Snapshot` holds the columns of one version; an `EventLog` is a view `[begin, end)` of it. Slicing, splitting and
-cutting by time give views of the same columns and copy nothing. Positions are global to the snapshot, so an index,
-a feature matrix and a visible prefix mean the same in every view.
+An `EventLog` is a view `[begin, end)` of a `Snapshot`. Slicing, splitting and cutting by time give views of the same
+columns and copy nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import floor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,87 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stepwell.core.batch import Batch, Ids, Slice
-from stepwell.core.errors import InvalidValueError, MissingExtraError
+from stepwell.core.errors import InvalidValueError
 from stepwell.core.plan import Statistics
+from stepwell.storage.export import frame_of, temporal_data_of
 from stepwell.storage.index import TemporalCSR, check_ids, check_num_nodes
+from stepwell.storage.snapshot import Snapshot
 from stepwell.storage.units import seconds_of, to_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch_geometric.data import TemporalData
-
-_SAMPLE = 200_000
-"""Events that `statistics` looks at to estimate the repeat rate."""
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """All columns of one version of a log, sorted by (time, order of arrival).
-
-    Args:
-        src: Source nodes, int32 `[E]`.
-        dst: Destination nodes, int32 `[E]`.
-        time: Times in units of `seconds`, int64 `[E]`, ascending.
-        num_nodes: N; ids are below it.
-        seconds: Length of the time unit in seconds.
-        directed: Whether an event is seen from its source only.
-        event_id: Permanent ids of the events, int64 `[E]`; the positions themselves if None.
-        label: One label an event `[E]`, or None.
-        event_type: Types of the events, int16 `[E]`, or None.
-        node_type: Types of the nodes (key spaces), int16 `[N]`, or None.
-        event_feature: float32 `[E, F]`, or None.
-        node_feature: float32 `[N, F]`, or None.
-        name: The log's name in its lake, empty in memory.
-        version: Its version there.
-        notes: What happened on the way in that the user should know.
-        open_index: Opens the stored index, building it if need be; None builds it in memory.
-        has_index: Says whether the stored index is built.
-        find_keys: Returns the user's own keys of some nodes; None if the ids are the keys.
-        find_nodes: Returns the nodes of some keys of a space, -1 where there is none; None if the ids are the keys.
-    """
-
-    src: npt.NDArray[np.int32]
-    dst: npt.NDArray[np.int32]
-    time: npt.NDArray[np.int64]
-    num_nodes: int
-    seconds: float = 1.0
-    directed: bool = False
-    event_id: npt.NDArray[np.int64] | None = None
-    label: npt.NDArray[np.generic] | None = None
-    event_type: npt.NDArray[np.int16] | None = None
-    node_type: npt.NDArray[np.int16] | None = None
-    event_feature: npt.NDArray[np.float32] | None = None
-    node_feature: npt.NDArray[np.float32] | None = None
-    name: str = ""
-    version: int = 0
-    notes: tuple[str, ...] = ()
-    open_index: Callable[[], TemporalCSR] | None = None
-    has_index: Callable[[], bool] | None = None
-    find_keys: Callable[[Ids], npt.NDArray[np.generic]] | None = None
-    find_nodes: Callable[[npt.ArrayLike, str], Ids] | None = None
-
-    def __len__(self) -> int:
-        return len(self.src)
-
-    @cached_property
-    def index(self) -> TemporalCSR:
-        """The temporal adjacency over all events, opened or built at first use."""
-        if self.open_index is not None:
-            return self.open_index()
-        return TemporalCSR.from_events(self.src, self.dst, self.time, self.num_nodes, directed=self.directed)
-
-    @cached_property
-    def destinations(self) -> Ids:
-        """Sorted distinct destination nodes, int64."""
-        seen = np.zeros(self.num_nodes, dtype=bool)
-        seen[self.dst] = True
-        return np.flatnonzero(seen)
-
-    @cached_property
-    def repeat_rate(self) -> float:
-        """Share of events whose (src, dst) pair was seen before, over the first events."""
-        src, dst = self.src[:_SAMPLE].astype(np.int64), self.dst[:_SAMPLE].astype(np.int64)
-        return 1.0 - len(np.unique(src * self.num_nodes + dst)) / len(src) if len(src) else 0.0
 
 
 class Split(NamedTuple):
@@ -422,40 +348,11 @@ class EventLog:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the events of this view as a frame; features are columns `f0`, `f1`, ..."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingExtraError("EventLog.to_pandas", "pandas", "pandas") from error
-        columns: dict[str, npt.NDArray[np.generic]] = {
-            "event_id": self.event_id,
-            "position": np.arange(self.begin, self.end),
-            "src": self.src,
-            "dst": self.dst,
-            "time": self.time,
-        }
-        if self.label is not None:
-            columns["label"] = self.label
-        if self.event_type is not None:
-            columns["event_type"] = self.event_type
-        frame = pd.DataFrame(columns)
-        if self.event_feature is None:
-            return frame
-        own = self.event_feature[self.begin : self.end]
-        return frame.join(pd.DataFrame(own, columns=[f"f{i}" for i in range(own.shape[1])]))
+        return frame_of(self)
 
     def to_pyg(self) -> TemporalData:
         """Return the events of this view as PyG `TemporalData` with `src`, `dst`, `t`, `msg` and `y`."""
-        try:
-            from torch_geometric.data import TemporalData
-        except ImportError as error:
-            raise MissingExtraError("EventLog.to_pyg", "torch-geometric", "pyg") from error
-        batch = self.read(Slice(0, 0, 0, len(self)))
-        data = TemporalData(src=batch.tensor("src"), dst=batch.tensor("dst"), t=batch.tensor("time"))
-        if "own_feature" in batch:
-            data.msg = batch.tensor("own_feature")
-        if "label" in batch and batch.array("label").dtype.kind in "biuf":
-            data.y = batch.tensor("label")
-        return data
+        return temporal_data_of(self)
 
 
 def _matrix(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float32]:

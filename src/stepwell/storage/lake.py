@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,14 +24,15 @@ from stepwell.storage.delta import ConflictError, DiskFullError, Mode, Version
 from stepwell.storage.diff import Diff, diff_tables
 from stepwell.storage.files import Rows
 from stepwell.storage.lineage import SCHEMA, TABLE, Input, Lineage, Origin
+from stepwell.storage.place import Place, is_stored, is_table
 from stepwell.storage.query import connect, query_rows
+from stepwell.storage.retention import spared
 from stepwell.storage.schema import compare_schemas, conversions, storable
 from stepwell.storage.sources import Source, open_source
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from deltalake import DeltaTable
 
     from stepwell.storage.events import EventLog
 
@@ -41,8 +40,6 @@ __all__ = ["ConflictError", "Diff", "DiskFullError", "Input", "Lake", "Lineage",
 
 log = logger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_SIDE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 _QUERY = re.compile(r"\s*(select|with|from|values)\s", re.IGNORECASE)
 
 
@@ -74,20 +71,15 @@ class Lake:
     """
 
     def __init__(self, path: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
-        self.path = str(path).removeprefix("file://")
-        self._options = dict(storage_options) if storage_options else None
-        self.is_local = "://" not in self.path
-        if self.is_local:
-            if Path(self.path).is_file():
-                raise DataError(self.path, "is a file", "a folder or an object store's address", "name a folder")
-            Path(self.path).mkdir(parents=True, exist_ok=True)
+        self._place = Place(path, storage_options)
+        self.path, self.is_local = self._place.path, self._place.is_local
 
     def __repr__(self) -> str:
         names = self.names()
         return f"Lake {self.path}: {', '.join(names) or 'empty'}"
 
     def __contains__(self, name: str) -> bool:
-        return name in self._all_names()
+        return name in self._place.names()
 
     # Names and versions -----------------------------------------------------------------------------------------
 
@@ -96,29 +88,7 @@ class Lake:
 
         Cost: lists the folder; in an object store it reads `_lineage`.
         """
-        return [name for name in self._all_names() if all or _NAME.fullmatch(name)]
-
-    def _all_names(self) -> list[str]:
-        if self.is_local:
-            return sorted(log_folder.parent.name for log_folder in Path(self.path).glob("*/_delta_log"))
-        with delta.failures(self.path):
-            if delta.open_delta(self._uri(TABLE), None, self._options) is None:
-                return []
-        rows = self.table(TABLE).to_arrow(["output", "step", "time"]).sort_by("time").to_pylist()
-        last = {row["output"]: row["step"] for row in rows}
-        return sorted([TABLE, *(name for name, step in last.items() if step != "drop")])
-
-    def _uri(self, name: str) -> str:
-        return str(Path(self.path) / name) if self.is_local else f"{self.path.rstrip('/')}/{name}"
-
-    def _open(self, name: str, version: int | None = None) -> DeltaTable:
-        if name != TABLE and not self.is_local and name not in self._all_names():
-            raise UnknownNameError("table", name, self.names())
-        with delta.failures(name):
-            opened = delta.open_delta(self._uri(name), version, self._options) if _is_name(name) else None
-        if opened is None:
-            raise UnknownNameError("table", name, self.names(all="." in name))
-        return opened
+        return [name for name in self._place.names() if all or is_table(name)]
 
     def table(self, name: str, version: int | None = None) -> Table:
         """Return one version of a table, by default the newest.
@@ -127,10 +97,10 @@ class Lake:
             UnknownNameError: If there is no such table.
             DataError: If there is no such version, or a vacuum has dropped it.
         """
-        newest = self._open(name)
+        newest = self._place.open(name)
         if version is None:
             last = delta.newest_version(newest)
-            return Table(name, newest if last == newest.version() else self._open(name, last))
+            return Table(name, newest if last == newest.version() else self._place.open(name, last))
         entries = delta.history(newest)
         known = [int(str(entry["version"])) for entry in entries if not delta.is_vacuum(entry)]
         readable = delta.readable_versions(entries)
@@ -139,14 +109,14 @@ class Lake:
             raise DataError(
                 f"{name}@{version}", problem, ", ".join(map(str, sorted(readable))), f"see lake.versions({name!r})"
             )
-        return Table(name, self._open(name, version))
+        return Table(name, self._place.open(name, version))
 
     def versions(self, name: str) -> list[Version]:
         """Return every version of a table, oldest first.
 
         Cost: reads the table's log once for each version; no data.
         """
-        entries = delta.history(self._open(name))
+        entries = delta.history(self._place.open(name))
         readable = delta.readable_versions(entries)
         found = []
         for entry in entries:
@@ -154,7 +124,7 @@ class Lake:
                 number = int(str(entry["version"]))
                 origin = delta.metadata_of(entry).get("origin")
                 step = Origin.from_json(origin).step if origin else ""
-                rows = int(self._open(name, number).count())
+                rows = int(self._place.open(name, number).count())
                 found.append(
                     Version(number, delta.commit_time(entry), rows, str(entry["operation"]), step, number in readable)
                 )
@@ -164,7 +134,7 @@ class Lake:
         """Return what was written into the commit of one version, by default the newest."""
         wanted = self.table(name, version).version
         # Only the newest table numbers its history right, so an older version's entry is looked up there.
-        entries = delta.history(self._open(name))
+        entries = delta.history(self._place.open(name))
         return delta.metadata_of(next(entry for entry in entries if int(str(entry["version"])) == wanted))
 
     # Writing ----------------------------------------------------------------------------------------------------
@@ -199,7 +169,7 @@ class Lake:
         Cost: one pass over the source; memory is bounded, whatever the source's size, except for a `DataFrame`,
         which is in memory already.
         """
-        if not _NAME.fullmatch(name):
+        if not is_table(name):
             raise InvalidValueError("name", name, "letters, digits, `_` and `-`, beginning with a letter or digit")
         noted = [self._input(entry) for entry in inputs]
         if isinstance(source, str) and _QUERY.match(source):
@@ -237,7 +207,7 @@ class Lake:
         Raises:
             DataError, ConflictError, DiskFullError: As `write`.
         """
-        if not (_is_name(name) and name != TABLE):
+        if not is_stored(name) or name == TABLE:
             raise InvalidValueError("name", name, "`<name>` or `<name>.<part>` of letters, digits, `_` and `-`")
         if mode not in ("replace", "append", "error"):
             raise InvalidValueError("mode", mode, "'replace', 'append' or 'error'")
@@ -253,7 +223,7 @@ class Lake:
             "origin": origin.to_json(),
             **({"types": json.dumps(converted)} if converted else {}),
         }
-        version = delta.commit(self._uri(name), name, rows, mode, texts, self._options, expected)
+        version = delta.commit(self._place.uri(name), name, rows, mode, texts, self._place.options, expected)
         self._note(Lineage(name, version, origin, datetime.now(UTC)))
         return version
 
@@ -266,7 +236,7 @@ class Lake:
             raise ConflictError(name)
         if not exists:
             return ("error" if self.is_local else "replace"), None
-        opened = self._open(name)
+        opened = self._place.open(name)
         if mode == "append":
             compare_schemas(rows.where, Table(name, opened).schema, rows.schema)
         return mode, (int(opened.version()) if expected is not None else None)
@@ -275,7 +245,7 @@ class Lake:
         """Repeat an origin in `_lineage`; the commit itself already has it, so a failure here loses nothing."""
         rows = Rows(TABLE, SCHEMA, lambda columns: iter([lineage.to_row().select(columns)]))
         try:
-            delta.commit(self._uri(TABLE), TABLE, rows, "append", {}, self._options, None)
+            delta.commit(self._place.uri(TABLE), TABLE, rows, "append", {}, self._place.options, None)
         except StepwellError as error:
             log.warning("The lineage table lacks %s: %s", lineage, error)
 
@@ -380,32 +350,19 @@ class Lake:
     # Lineage and cleaning ---------------------------------------------------------------------------------------
 
     def lineage(self, name: str) -> list[Lineage]:
-        """Return where each version of a table comes from, oldest first; a dropped table is still remembered."""
-        if name not in self:
-            return self._remembered(name)
-        return [
-            Lineage(name, int(str(entry["version"])), Origin.from_json(text), delta.commit_time(entry))
-            for entry in delta.history(self._open(name))
-            if (text := delta.metadata_of(entry).get("origin"))
-        ]
+        """Return where each version of a table comes from, oldest first; a dropped table is still remembered.
 
-    def _remembered(self, name: str) -> list[Lineage]:
-        rows = self.table(TABLE).to_arrow().sort_by("time").to_pylist() if TABLE in self else []
-        found = [
-            Lineage(
-                name,
-                row["version"],
-                Origin(
-                    row["step"],
-                    tuple(Input(**i) for i in row["inputs"]),
-                    json.loads(row["parameters"]),
-                    row["code_version"],
-                ),
-                row["time"],
-            )
-            for row in rows
-            if row["output"] == name
-        ]
+        Raises:
+            UnknownNameError: If there never was such a table.
+        """
+        if name in self:
+            return [
+                Lineage(name, int(str(entry["version"])), Origin.from_json(text), delta.commit_time(entry))
+                for entry in delta.history(self._place.open(name))
+                if (text := delta.metadata_of(entry).get("origin"))
+            ]
+        every = Lineage.from_rows(self.table(TABLE).to_arrow()) if TABLE in self else []
+        found = [entry for entry in every if entry.output == name]
         if not found:
             raise UnknownNameError("table", name, self.names())
         return found
@@ -416,24 +373,11 @@ class Lake:
         Raises:
             UnknownNameError: If there is no such table.
         """
-        parts = [other for other in self._all_names() if other.startswith(f"{name}.")]
+        parts = [other for other in self._place.names() if other.startswith(f"{name}.")]
         for part in [*parts, name]:
             version = self.table(part).version
-            self._remove(part)
+            self._place.remove(part)
             self._note(Lineage(part, version, Origin("drop", (Input(part, version),)), datetime.now(UTC)))
-
-    def _remove(self, name: str) -> None:
-        if self.is_local:
-            for folder in [Path(self._uri(name)), *(Path(self.path) / "_index").glob(f"{name}@*")]:
-                # Out of sight in one step, then deleted at leisure.
-                aside = folder.with_name(f"_dropped-{uuid.uuid4().hex[:8]}")
-                folder.rename(aside)
-                shutil.rmtree(aside)
-            return
-        opened = self._open(name)
-        with delta.failures(name):
-            opened.delete()
-            delta.vacuum(opened, {int(opened.version())})
 
     def vacuum(self, name: str | None = None) -> int:
         """Drop old versions' files and return how many went.
@@ -446,38 +390,14 @@ class Lake:
 
         Cost: reads the logs of all tables.
         """
-        names = [other for other in self._all_names() if name is None or other == name or other.startswith(f"{name}.")]
+        tables = self._place.names()
+        names = [other for other in tables if name is None or other == name or other.startswith(f"{name}.")]
         if name is not None and name not in names:
             raise UnknownNameError("table", name, self.names())
-        keep = self._referenced()
-        return sum(self._vacuum_one(other, keep[other]) for other in names)
-
-    def _vacuum_one(self, name: str, keep: set[int]) -> int:
-        opened = self._open(name)
-        with delta.failures(name):
-            return delta.vacuum(opened, keep)
-
-    def _referenced(self) -> dict[str, set[int]]:
-        """Return the versions of each table that a vacuum spares."""
-        commits = {name: delta.history(self._open(name)) for name in self._all_names()}
-        keep: dict[str, set[int]] = {name: {delta.newest_version(self._open(name))} for name in commits}
-        for entries in commits.values():
-            for entry in entries:
-                text = delta.metadata_of(entry).get("origin")
-                for source in Origin.from_json(text).inputs if text else ():
-                    if source.version is not None and source.name in keep:
-                        keep[source.name].add(source.version)
-        for name, entries in commits.items():
-            for entry in entries:
-                if int(str(entry["version"])) in keep[name]:
-                    for part, version in json.loads(delta.metadata_of(entry).get("tables", "{}")).items():
-                        keep.setdefault(part, set()).add(int(version))
-        return {
-            name: versions & delta.readable_versions(commits[name])
-            for name, versions in keep.items()
-            if name in commits
-        }
-
-
-def _is_name(name: str) -> bool:
-    return name == TABLE or bool(_NAME.fullmatch(name) or _SIDE.fullmatch(name))
+        commits = {other: delta.history(self._place.open(other)) for other in tables}
+        keep = spared(commits, {other: delta.newest_version(self._place.open(other)) for other in tables})
+        dropped = 0
+        for other in names:
+            with delta.failures(other):
+                dropped += delta.vacuum(self._place.open(other), keep[other])
+        return dropped

@@ -114,3 +114,13 @@ class Lineage:
             "time": self.time,
         }
         return pa.RecordBatch.from_pylist([row], schema=SCHEMA)
+
+    @classmethod
+    def from_rows(cls, rows: pa.Table) -> list[Lineage]:
+        """Return the lineage written by `to_row`, from rows of `_lineage`, oldest first."""
+        found = []
+        for row in rows.sort_by("time").to_pylist():
+            inputs = tuple(Input(**entry) for entry in row["inputs"])
+            origin = Origin(row["step"], inputs, json.loads(row["parameters"]), row["code_version"])
+            found.append(cls(row["output"], row["version"], origin, row["time"]))
+        return found

@@ -27,9 +27,11 @@ log = logger(__name__)
 class Catalog(Protocol):
     """What a query looks its tables up in: a lake."""
 
-    def names(self, *, all: bool = False) -> list[str]: ...
+    def names(self, *, all: bool = False) -> list[str]:
+        """Return the tables' names; with `all` also those of side tables and of the lineage."""
 
-    def table(self, name: str, version: int | None = None) -> Table: ...
+    def table(self, name: str, version: int | None = None) -> Table:
+        """Return one version of a table, by default the newest."""
 
 
 def quoted(name: str) -> str:

@@ -24,10 +24,11 @@ from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.core.settings import settings
 from stepwell.storage.build import SortedEvents, build_rows, update_rows
 from stepwell.storage.derived import MANIFEST, Arrays, ArrayWriter, folder_of, open_arrays, open_or_build
-from stepwell.storage.events import EventLog, Snapshot
+from stepwell.storage.events import EventLog
 from stepwell.storage.files import BATCH_ROWS
 from stepwell.storage.index import TemporalCSR
 from stepwell.storage.log_schema import LogSchema
+from stepwell.storage.snapshot import Snapshot
 from stepwell.storage.table import Table
 from stepwell.storage.units import seconds_of
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from stepwell.core import Slice
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.storage import Codes, Ragged
-from stepwell.storage.row_index import MAX_CODES, build_rows, index_root, open_or_build_rows, rows_folder
+from stepwell.storage.row_index import build_rows, index_root, open_or_build_rows, rows_folder
+from stepwell.storage.row_writers import MAX_CODES
 
 SCHEMA = pa.schema([
     ("a", pa.int64()), ("b", pa.float32()), ("c", pa.float32()), ("flag", pa.bool_()), ("day", pa.date32()),
