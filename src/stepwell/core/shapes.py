@@ -42,19 +42,30 @@ class Stage(Protocol):
     """
 
     @property
-    def needs(self) -> frozenset[str]: ...
-    @property
-    def gives(self) -> frozenset[str]: ...
-    @property
-    def reads(self) -> frozenset[str]: ...
-    @property
-    def writes(self) -> frozenset[str]: ...
-    @property
-    def accuracy(self) -> Accuracy: ...
+    def needs(self) -> frozenset[str]:
+        """Batch fields that must be there before it runs."""
 
-    def __call__(self, batch: Batch) -> Batch: ...
+    @property
+    def gives(self) -> frozenset[str]:
+        """Batch fields that it adds or replaces."""
 
-    def cost(self, stats: Statistics, machine: Machine) -> Cost: ...
+    @property
+    def reads(self) -> frozenset[str]:
+        """Names of the state that it reads."""
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """Names of the state that it changes."""
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """What it does to values."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with the fields of `gives`."""
+
+    def cost(self, stats: Statistics, machine: Machine) -> Cost:
+        """Return what one epoch of this stage is expected to take: rows, bytes, seconds; nothing is run."""
 
 
 @runtime_checkable
@@ -87,15 +98,24 @@ class Adjacency(Protocol):
     """
 
     @property
-    def indptr(self) -> npt.NDArray[np.int64]: ...
+    def indptr(self) -> npt.NDArray[np.int64]:
+        """Where each node's row begins, int64 `[N + 1]`."""
+
     @property
-    def neighbor(self) -> npt.NDArray[np.int32]: ...
+    def neighbor(self) -> npt.NDArray[np.int32]:
+        """The node at the other end, int32 `[entries]`."""
+
     @property
-    def event(self) -> npt.NDArray[np.int32]: ...
+    def event(self) -> npt.NDArray[np.int32]:
+        """Global position of the event, int32 `[entries]`."""
+
     @property
-    def time(self) -> npt.NDArray[np.int64]: ...
+    def time(self) -> npt.NDArray[np.int64]:
+        """Time of the event in the log's unit, int64 `[entries]`."""
+
     @property
-    def cursor(self) -> Ids: ...
+    def cursor(self) -> Ids:
+        """How much of its row each node's last query saw, int64 `[N]`: a hint, changed in place."""
 
 
 @runtime_checkable
@@ -107,7 +127,8 @@ class Sampler(Protocol):
     """
 
     @property
-    def k(self) -> int: ...
+    def k(self) -> int:
+        """Events a query, at most; shorter histories are padded."""
 
     def __call__(self, index: Adjacency, nodes: Ids, times: Ids, before: Ids, draw: Draw, rows: Ids) -> Neighborhood:
         """Return the sampled past of each query, `[S, K]`; `rows` are the queries' global rows for `draw`."""
@@ -131,9 +152,11 @@ class Model(Protocol):
 class Stateful(Protocol):
     """Anything a resume needs."""
 
-    def save(self, writer: StateWriter) -> None: ...
+    def save(self, writer: StateWriter) -> None:
+        """Write the state."""
 
-    def load(self, reader: StateReader) -> None: ...
+    def load(self, reader: StateReader) -> None:
+        """Take over the state that `save` wrote; the object was built with the same arguments."""
 
 
 class Access(NamedTuple):

@@ -88,10 +88,12 @@ class Prequential:
         return Scores(self._rows, accuracy, recent, balanced, kappa)
 
     def save(self, writer: StateWriter) -> None:
+        """Write the counts so far."""
         writer.tensor("confusion", self._table)
         writer.value("sums", cast("Json", [self._rows, self._score, self._fading, self._mass]))
 
     def load(self, reader: StateReader) -> None:
+        """Go on from the counts that `save` wrote."""
         self._table = reader.tensor("confusion").numpy().copy()
         rows, self._score, self._fading, self._mass = cast("list[float]", reader.value("sums"))
         self._rows = int(rows)

@@ -48,6 +48,7 @@ class Text:
     text: str
 
     def html(self) -> str:
+        """Return one `<p>` a paragraph."""
         paragraphs = [" ".join(part.split()) for part in self.text.split("\n\n")]
         return "".join(f"<p>{html.escape(part)}</p>" for part in paragraphs if part)
 
@@ -67,6 +68,7 @@ class Preformatted:
     wrap: bool = False
 
     def html(self) -> str:
+        """Return a `<pre>` that the keyboard can reach, so that it can be scrolled."""
         label = html.escape(self.label, quote=True)
         kind = ' class="wrap"' if self.wrap else ""
         return f'<pre{kind} tabindex="0" role="region" aria-label="{label}">{html.escape(self.text)}</pre>'
@@ -95,6 +97,7 @@ class Table:
                 raise InvalidValueError(f"rows[{number}]", list(row), f"{len(self.columns)} cells, one a column")
 
     def html(self) -> str:
+        """Return the table in a box that scrolls sideways."""
         numeric = [_is_numeric([row[i] for row in self.rows]) for i in range(len(self.columns))]
         kinds = [' class="number"' if yes else "" for yes in numeric]
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
@@ -136,6 +139,7 @@ class Facts:
     facts: Sequence[Fact]
 
     def html(self) -> str:
+        """Return a list of definitions, drawn as tiles."""
         tiles = "".join(
             f'<div class="fact"><dt>{html.escape(fact.name)}</dt><dd>{html.escape(show(fact.value))}'
             + (f"<small>{html.escape(fact.note)}</small>" if fact.note else "")
@@ -173,6 +177,7 @@ class Field:
             raise InvalidValueError("keys", list(self.keys), f"{len(self.choices)} keys, one a choice")
 
     def html(self) -> str:
+        """Return the input with its label, or a group of buttons for a `choice`."""
         name, value = html.escape(self.name, quote=True), html.escape(self.value, quote=True)
         if self.kind == "choice":
             keys = [html.escape(key, quote=True) for key in self.keys]
@@ -203,6 +208,7 @@ class Form:
     submit: str = "Send"
 
     def html(self) -> str:
+        """Return the form, with an `<output>` for the server's answer."""
         inner = "".join(field.html() for field in self.fields)
         if not any(field.kind == "choice" for field in self.fields):
             inner += f"<button>{html.escape(self.submit)}</button>"
