@@ -6,13 +6,12 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from stepwell.access import (
@@ -28,7 +27,7 @@ from stepwell.core import Batch, Cost, Ids, PlanNode, Slice
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.shapes import Batcher, Model, Sampler
 from stepwell.core.state import read_state, write_state
-from stepwell.evaluate import Evaluation, Protocol, Report, Score, evaluation_for, p1, p2, p3, split_for
+from stepwell.evaluate import Evaluation, Protocol, Report, evaluation_for, p1, p2, p3, split_for
 from stepwell.evaluate.split import InductiveSplit
 from stepwell.jobs.experiment import Experiment, ProtocolName
 from stepwell.jobs.models import (
@@ -39,6 +38,7 @@ from stepwell.jobs.models import (
     build_sampler,
     build_store,
 )
+from stepwell.jobs.result import Result
 from stepwell.nn import EdgeBank, MostRecent, OutOfCore, PopTrack
 from stepwell.nn.staleness import Staleness, meter_for
 from stepwell.plan import Plan, Setting, plan
@@ -48,61 +48,7 @@ from stepwell.plan.reuse import measured, staleness_rows
 from stepwell.plan.state import measured_state
 from stepwell.plan.watch import Watched
 from stepwell.storage import EventLog
-from stepwell.train import Callback, Epoch, Loop, load_model, save_model
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a run gave; print `table` and `plan`.
-
-    Args:
-        name: The model's name.
-        history: One entry an epoch.
-        reports: The model's reports under each protocol.
-        baselines: What needs no training, under the same protocols.
-        plan: The plan with the measured column.
-        seconds: Wall time of training and validation.
-        staleness: How stale the embeddings were that the last epoch reused, and what Theorem 5 bounds; None if none
-            were, or none was sampled.
-    """
-
-    name: str
-    history: tuple[Epoch, ...]
-    reports: tuple[Report, ...]
-    baselines: tuple[tuple[str, Report], ...]
-    plan: PlanNode
-    seconds: float
-    staleness: Staleness | None = None
-
-    @property
-    def scores(self) -> tuple[Score, ...]:
-        """All scores of the model."""
-        return tuple(score for report in self.reports for score in report.scores)
-
-    @property
-    def predictions(self) -> pa.Table:
-        """The answers to the first report's events, one row each."""
-        return self.reports[0].predictions.to_arrow()
-
-    @property
-    def table(self) -> str:
-        """The scores beside the baselines', one block a protocol."""
-        blocks = []
-        for report in self.reports:
-            contestants = [(self.name, report)]
-            contestants += [(name, other) for name, other in self.baselines if other.protocol == report.protocol]
-            names = [(score.name, score.protocol.pooling) for score in report.scores]
-            head = "".join(f"{_label(*name):>14}" for name in names)
-            lines = [f"{report.protocol}; {len(report.predictions)} events", f"  {'':<12}{head}"]
-            for name, other in contestants:
-                cells = "".join(f"{other.score(metric, pooling).value:>14.4f}" for metric, pooling in names)
-                lines.append(f"  {name:<12}{cells}")
-            blocks.append("\n".join(lines))
-        return "\n".join(blocks)
-
-
-def _label(metric: str, pooling: str) -> str:
-    return metric if pooling == "pooled" else f"{metric} (batches)"
+from stepwell.train import Callback, Loop, load_model, save_model
 
 
 class LinkPrediction:

@@ -9,8 +9,9 @@ from stepwell.access import FixedBatches, Pipeline
 from stepwell.core import PlanNode
 from stepwell.core.errors import InvalidValueError
 from stepwell.evaluate import Probe, Score, p1
-from stepwell.jobs.link_prediction import LinkPrediction, Result
+from stepwell.jobs.link_prediction import LinkPrediction
 from stepwell.jobs.models import build_sampler
+from stepwell.jobs.result import Result
 from stepwell.storage import EventLog
 from stepwell.train import Callback
 

@@ -16,7 +16,7 @@ from stepwell.core import PlanNode
 from stepwell.core.plan import Cost
 from stepwell.evaluate import Score
 from stepwell.jobs.experiment import Experiment
-from stepwell.jobs.link_prediction import Result
+from stepwell.jobs.result import Result
 from stepwell.nn.staleness import Staleness
 from stepwell.plan import largest_miss
 from stepwell.view import Fact, Page, Preformatted, Section, Table, Text, charts

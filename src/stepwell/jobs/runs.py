@@ -15,10 +15,11 @@ from stepwell.core.progress import progress
 from stepwell.evaluate import Report
 from stepwell.jobs.data import open_data
 from stepwell.jobs.experiment import Experiment, ModelConfig, ProtocolName, SamplingConfig, read_experiment
-from stepwell.jobs.link_prediction import LinkPrediction, Result
+from stepwell.jobs.link_prediction import LinkPrediction
 from stepwell.jobs.node_classification import NodeClassification
 from stepwell.jobs.planning import chosen_by, plan_job
 from stepwell.jobs.report import write_run, write_text
+from stepwell.jobs.result import Result
 from stepwell.plan.options import Asked
 from stepwell.storage import EventLog
 from stepwell.train import Loop
