@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stepwell.prepare.asof import AsOf
     from stepwell.prepare.cache import clear_cache
     from stepwell.prepare.commit import Prepared, committed_fitted
+    from stepwell.prepare.compressing import compressed
     from stepwell.prepare.labelling import Crowd
     from stepwell.prepare.page import report
     from stepwell.prepare.pipeline import Preparation
@@ -26,6 +27,7 @@ __all__ = [
     "Prepared",
     "clear_cache",
     "committed_fitted",
+    "compressed",
     "diff",
     "ingest",
     "provenance",
@@ -39,6 +41,7 @@ _HOME = {
     "Prepared": "commit",
     "clear_cache": "cache",
     "committed_fitted": "commit",
+    "compressed": "compressing",
     "diff": "answers",
     "ingest": "sources",
     "provenance": "answers",

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepwell.prepare.answers import diff, provenance
-from stepwell.prepare.commit import committed_reports, side
+from stepwell.prepare.commit import committed_fitted, committed_reports, side
+from stepwell.prepare.compressing import codec_rows
 from stepwell.prepare.step import ROW, SPLIT, Report
 from stepwell.storage import Lake, Table
 from stepwell.storage.query import connect, quoted, show
@@ -55,6 +56,9 @@ def report_page(lake: Lake, name: str, version: int | None = None) -> Page:
         sections += _optional("What was violated", _violations(lake, name, table.version))
         sections += _optional("Who labelled", _labels(lake, table, connection))
         sections += _optional("What was linked", _linkage(lake, name, table.version))
+        sections += _optional("What was repeated, far out, or leaked", _sifted(lake, name, table.version))
+        sections += _optional("How columns were matched", _matched(lake, name, table.version))
+        sections += _optional("How numbers are held", _held(lake, name, table.version))
         sections.append(Section("What the data look like", tuple(_profile(table, connection))))
         sections.append(Section("Where it comes from", tuple(_lineage(lake, table))))
         sections += _optional("What changed", _changes(lake, name, table.version))
@@ -88,10 +92,14 @@ def _cell(value: object) -> Cell:
 
 def _steps(reports: Sequence[Report]) -> Iterator[Block]:
     rows: list[list[Cell]] = [
-        [place, one.name, one.rows_in, one.rows_out, sum(one.dropped.values()), one.changed, one.made, one.seconds]
+        [
+            *(place, one.name, one.rows_in, one.rows_out, sum(one.dropped.values())),
+            *(one.merged, one.changed, one.made, one.seconds),
+        ]
         for place, one in enumerate(reports)
     ]
-    yield Grid(["step", "what", "in", "out", "taken out", "changed", "new ids", "seconds"], rows, "Steps, in order")
+    columns = ["step", "what", "in", "out", "taken out", "went into others", "changed", "new ids", "seconds"]
+    yield Grid(columns, rows, "Steps, in order")
     names = [f"{place} {one.name[:40]}" for place, one in enumerate(reports)]
     yield charts.bars("Rows that leave each step", [charts.Series("rows", names, [one.rows_out for one in reports])])
 
@@ -155,6 +163,33 @@ def _linkage(lake: Lake, name: str, version: int) -> Iterator[Block]:
         found = side(lake, name, part, version)
         if found is not None:
             yield _grid(found.to_arrow().drop_columns([ROW]), caption)
+
+
+def _sifted(lake: Lake, name: str, version: int) -> Iterator[Block]:
+    for part, caption in (
+        ("duplicates", "Rows that others stand for: `_row` was kept for `other`"),
+        ("outliers", "Rows whose values are rarest"),
+        ("leaks", "Rows that share an entity or a text across the split"),
+    ):
+        found = side(lake, name, part, version)
+        if found is not None:
+            yield _grid(found.to_arrow(), caption, most=10)
+
+
+def _matched(lake: Lake, name: str, version: int) -> Iterator[Block]:
+    found = side(lake, name, "schema", version)
+    if found is not None:
+        yield _grid(found.to_arrow().drop_columns([ROW]), "Columns that may mean the same, the best score first")
+
+
+def _held(lake: Lake, name: str, version: int) -> Iterator[Block]:
+    learnt = committed_fitted(lake, name, version).values()
+    rows = [row for one in learnt if "codecs" in one.values for row in codec_rows(str(one.values["codecs"]))]
+    if rows:
+        yield _grid(pa.Table.from_pylist(rows), "Codecs, with their errors on the training rows", most=100)
+    found = side(lake, name, "beyond", version)
+    if found is not None:
+        yield _grid(found.head(10), "Some values that are further from their code")
 
 
 def _profile(table: Table, connection: DuckDBPyConnection) -> Iterator[Block]:

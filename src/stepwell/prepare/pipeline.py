@@ -26,6 +26,8 @@ from stepwell.prepare.clean.label_issues import Probe
 from stepwell.prepare.clean.policy import Repair
 from stepwell.prepare.cleaning import CleanLabels, Expect, Mend, OnFail
 from stepwell.prepare.commit import Prepared, commit_version, committed_reports
+from stepwell.prepare.compress import Tolerance
+from stepwell.prepare.compressing import Compress
 from stepwell.prepare.execute import Runner, read_key, step_key
 from stepwell.prepare.extract import Extractor
 from stepwell.prepare.extracting import Extract
@@ -39,12 +41,16 @@ from stepwell.prepare.link import Settings
 from stepwell.prepare.link.block import Block
 from stepwell.prepare.link.compare import Comparison
 from stepwell.prepare.link.merge import Fuse
+from stepwell.prepare.link.schema import Evidence
 from stepwell.prepare.map import Derive, Keep, Map, Where
+from stepwell.prepare.matching import MatchSchema
 from stepwell.prepare.predict import known_results, predicted_costs
 from stepwell.prepare.select import Selector
 from stepwell.prepare.selecting import Select
+from stepwell.prepare.sifting import Leaks, Likeness, NearlyRepeated, Outliers, Repeated, Then
 from stepwell.prepare.split import Moment, Split
-from stepwell.prepare.step import INPUT, Keyed, Report, Sees, SqlStep, Step, UserFunction
+from stepwell.prepare.step import Keyed, Report, Sees, SqlStep, Step, UserFunction
+from stepwell.prepare.tree import as_they_run, plan_tree
 from stepwell.storage import Lake
 from stepwell.storage.units import to_bytes
 
@@ -146,6 +152,44 @@ class Preparation:
         """Find training labels that are probably wrong; see `CleanLabels`."""
         return self.then(CleanLabels(probe, tuple(columns), label, then, folds, groups, seed))
 
+    def deduplicate(
+        self,
+        *columns: str,
+        how: Likeness = "exact",
+        similarity: float | None = None,
+        then: Then = "merge",
+        order: str = "",
+    ) -> Preparation:
+        """Keep one row of those that are equal (`Repeated`), or nearly (`NearlyRepeated`, from 0.8 or 0.95)."""
+        if how == "exact":
+            if similarity is not None:
+                raise InvalidValueError("similarity", similarity, "given with how='text' or 'vectors' only")
+            return self.then(Repeated(columns, then, order))
+        least = similarity if similarity is not None else 0.8 if how == "text" else 0.95
+        return self.then(NearlyRepeated(columns, how, least, then, order))
+
+    def outliers(
+        self, *columns: str, share: float = 0.01, then: Literal["quarantine", "keep"] = "quarantine"
+    ) -> Preparation:
+        """Take out the training rows whose values are rarest; see `Outliers`."""
+        return self.then(Outliers(columns, share, then))
+
+    def leaks(
+        self,
+        *keys: str,
+        text: str = "",
+        similarity: float = 0.8,
+        then: Literal["quarantine", "keep", "fail"] = "quarantine",
+    ) -> Preparation:
+        """Take out rows of an earlier part that share an entity or a text with a later one; see `Leaks`."""
+        return self.then(Leaks(keys, text, similarity, then))
+
+    def match_schema(
+        self, other: str | Keyed, evidence: Evidence | None = None, *, known: Mapping[str, str] | None = None
+    ) -> Preparation:
+        """Call columns as another table does; see `MatchSchema`."""
+        return self.then(MatchSchema(self._table(other), evidence or Evidence(), dict(known or {})))
+
     def link(
         self,
         other: str | Keyed | None = None,
@@ -199,6 +243,15 @@ class Preparation:
         """Turn columns into numbers by what the training rows say; see `Encode`."""
         return self.then(Encode(encoders))
 
+    def compress(
+        self,
+        *columns: str,
+        tolerance: Tolerance | Mapping[str, Tolerance] | None = None,
+        beyond: Literal["keep", "quarantine"] = "keep",
+    ) -> Preparation:
+        """Hold number columns as codes at a declared error; see `Compress`, and `compressed` to read them."""
+        return self.then(Compress(columns or None, tolerance or Tolerance(), beyond))
+
     def split(
         self,
         *,
@@ -235,63 +288,20 @@ class Preparation:
     @cached_property
     def ordered(self) -> tuple[Step | SqlStep, ...]:
         """The steps as they run: a split stands before the first step that is fitted."""
-        cut = next((place for place, step in enumerate(self.steps) if isinstance(step, Split)), -1)
-        first = next((place for place, step in enumerate(self.steps) if getattr(step, "fits", False)), len(self.steps))
-        if cut < first:
-            return self.steps
-        rest = [step for place, step in enumerate(self.steps) if place != cut]
-        return (*rest[:first], self.steps[cut], *rest[first:])
+        return as_they_run(self.steps)
 
     @property
     def plan(self) -> PlanNode:
         """The tree of steps with predicted rows, bytes and seconds, and what is cached; nothing is run but a sample."""
         known = known_results(self.runner.root, self.keyed, self.ordered)
         costs = predicted_costs(self.runner, self.keyed, self.ordered, known)
-        return self._tree(costs, [None] * len(costs), known)
+        return plan_tree(self.keyed, self.steps, costs, [None] * len(costs), known)
 
     @cached_property
     def runner(self) -> Runner:
         """What runs the steps."""
         cut = next((step for step in self.steps if isinstance(step, Split)), None)
         return Runner(cache_root(self.lake), to_bytes(self.budget), cut.time if cut is not None else "", on=self.on)
-
-    def _tree(self, costs: Sequence[Cost], measured: Sequence[Cost | None], known: Sequence[Stored | None]) -> PlanNode:
-        table = self.keyed.table
-        key = ", ".join(self.keyed.key) or "the whole row"
-        why = f"cached; ids by {key}" if known[0] is not None else f"ids by {key}"
-        node = PlanNode(f"read {table.name}@{table.version}", why, costs[0], measured[0])
-        for place, step in enumerate(self.ordered, start=1):
-            others = tuple(
-                PlanNode(f"read {keyed.table.name}@{keyed.table.version}", f"as {name}")
-                for name, keyed in step.others.items()
-            )
-            parts = ["cached"] * (known[place] is not None) + [self._why(step)]
-            if isinstance(step, Link):
-                parts += self._pairs(step, place, known[place - 1])
-            why = "; ".join(parts)
-            node = PlanNode(step.name, why, costs[place], measured[place], (node, *others))
-        return node
-
-    def _why(self, step: Step | SqlStep) -> str:
-        if isinstance(step, Split):
-            moved = self.ordered.index(step) != self.steps.index(step)
-            return "SQL" + (", moved before the first fitted step" if moved else "")
-        if isinstance(step, SqlStep):
-            return "SQL"
-        how = {"row": "batch by batch", "past": "the whole table, up to each row", "all": "the whole table"}[step.sees]
-        split = any(isinstance(other, Split) for other in self.steps)
-        if step.fits:
-            how = f"fitted on {'training' if split else 'all'} rows"
-        elif split and step.sees == "all":
-            how += ", test rows too"
-        return how
-
-    def _pairs(self, step: Link, place: int, given: Stored | None) -> list[str]:
-        """Return how many pairs a linkage will compare, if what it links is there."""
-        if given is None and place > 1:
-            return []
-        table = self.keyed.table.to_arrow() if given is None else given.read()
-        return [step.because({INPUT: table, **{name: other.table.to_arrow() for name, other in step.others.items()}})]
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -339,13 +349,23 @@ class Preparation:
             log.info("%s@%d was made from the same steps; it is opened", name, expected)
             reports = committed_reports(self.lake, name, expected)
             measured = [_measured(report, cached=True) for report in reports]
-            return Prepared(self.lake.table(name, expected), self._tree(costs, measured, known), reports, made=False)
+            return Prepared(
+                self.lake.table(name, expected),
+                plan_tree(self.keyed, self.steps, costs, measured, known),
+                reports,
+                made=False,
+            )
         stored = self.run()
         metadata = {"prepare": key, "message": message}
         version = commit_version(self.lake, name, self.keyed, self.ordered, stored, metadata, expected)
         reports = tuple(one.report for one in stored)
         measured = [_measured(one.report, cached=before is not None) for one, before in zip(stored, known, strict=True)]
-        return Prepared(self.lake.table(name, version), self._tree(costs, measured, known), reports, made=True)
+        return Prepared(
+            self.lake.table(name, version),
+            plan_tree(self.keyed, self.steps, costs, measured, known),
+            reports,
+            made=True,
+        )
 
     def _key(self) -> str:
         key = read_key(self.keyed)

@@ -200,10 +200,16 @@ class Report:
     seconds: float = 0.0
     size_bytes: int = 0
 
+    @property
+    def merged(self) -> int:
+        """Rows that went on as parents of others only: `in = (out - made) + dropped + merged`."""
+        return max(0, self.rows_in - (self.rows_out - self.made) - sum(self.dropped.values()))
+
     def __str__(self) -> str:
         drops = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
         parts = [f"{self.rows_in:,} in", f"{self.rows_out:,} out"]
         parts += [f"dropped {drops}"] if drops else []
+        parts += [f"{self.merged:,} went into others"] if self.merged else []
         parts += [f"{self.changed:,} changed"] if self.changed else []
         parts += [f"{self.made:,} made"] if self.made else []
         return f"{self.name}: {', '.join(parts)}"

@@ -93,6 +93,10 @@ STEPS = st.sampled_from(
         lambda p: p.then(Gather("g")),
         lambda p: p.encode(Impute(("x",), "mean", indicator=False), Standard(("x",))),
         lambda p: p.encode(Vocabulary(("g",), size=3)),
+        lambda p: p.deduplicate("g", order="x"),
+        lambda p: p.deduplicate("id", then="quarantine"),
+        lambda p: p.deduplicate("x", "id", how="vectors", similarity=0.9),
+        lambda p: p.outliers("x", share=0.3),
     ]
 )
 TABLES = st.lists(
