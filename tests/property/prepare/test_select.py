@@ -17,8 +17,10 @@ from stepwell.kernels.coverage import (
     leaders,
     match_mean,
 )
+from stepwell.kernels.matching import match_sum, match_sum_reference
 from stepwell.prepare.coreset import delta_cover, merge_reduce, quotas, select_coreset
-from stepwell.prepare.select import Coverage, Lazy, Naive, OnTorch, Selector, Sieve, Stochastic, selectors
+from stepwell.prepare.select import Bilevel, Coverage, Lazy, Naive, OnTorch, Selector, Sieve, Stochastic, selectors
+from stepwell.prepare.select.gradients import affinity, affinity_reference, bilevel_reference
 from stepwell.prepare.select.solvers import _shares
 
 POINTS = st.integers(1, 24).flatmap(
@@ -224,9 +226,86 @@ def test_leaders_are_apart_and_every_row_is_near_one_of_its_class(data, radius):
 @pytest.mark.parametrize("name", sorted(selectors))
 def test_every_named_selector_gives_the_same_choice_for_the_same_seed(name):
     z, y = cloud(4, 60)
-    one, two = (selectors[name].select(z, y, 0.2, seed=3) for _ in range(2))
+    one, two = (selectors[name].select(z, y, 0.2, seed=3, aim=lambda step: np.ones(3) - step) for _ in range(2))
     assert one.index.tolist() == two.index.tolist()
     assert one.weight.sum() == pytest.approx(60)
     table = one.table(np.arange(60) + 1000)
     assert table.column_names == ["_row", "weight", "rank"]
     assert table["_row"].to_pylist() == sorted(table["_row"].to_pylist())
+
+
+@pytest.mark.parametrize("name", sorted(selectors))
+@given(data=POINTS, budget=st.integers(4, 12))
+@settings(max_examples=25)
+def test_the_mean_of_a_selection_is_within_its_bound_whatever_its_weights_are(name, data, budget):
+    z, y = data
+    found = selectors[name].select(z, y, budget, aim=lambda step: np.ones(3) - step)
+    assert found.weight.sum() == pytest.approx(len(z), rel=1e-4)
+    scale = float(np.abs(z).max(initial=0.0))
+    mean = (found.weight[:, None] * z[found.index]).sum(0, dtype=np.float64) / len(z)
+    assert found.gap == pytest.approx(np.linalg.norm(mean - z.mean(0, dtype=np.float64)), abs=1e-4 * (scale + 1e-3))
+    assert found.gap <= found.loss_bound(1.0) * (1 + 1e-3) + 1e-4 * (scale + 1e-3)
+
+
+def test_the_loss_of_weights_that_are_no_counts_is_within_its_bound_too():
+    draw = np.random.default_rng(0)
+    for seed in range(60):
+        z, y = cloud(seed, 40, classes=2)
+        found = selectors["gradmatch"].select(z, y, int(draw.integers(2, 12)))
+        theta = draw.normal(size=3) * 10 ** draw.uniform(-2, 2)
+        loss = np.logaddexp(0, -(2 * y - 1) * (z @ theta))
+        error = abs(loss.mean() - (found.weight * loss[found.index]).sum() / len(z))
+        assert error <= found.loss_bound(float(np.linalg.norm(theta))) * (1 + 1e-6)
+
+
+@given(st.integers(0, 500), st.integers(1, 14), st.integers(1, 8), st.sampled_from([1e-3, 0.1, 1.0, 10.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_matching_pursuit_is_that_of_non_negative_least_squares(seed, n, d, ridge):
+    z = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+    target = z.sum(0, dtype=np.float64)
+    found, exact = match_sum(z, target, 6, ridge), match_sum_reference(z, target, 6, ridge)
+    assert found.missing == pytest.approx(exact.missing, rel=1e-3, abs=1e-3)
+    assert (found.weight > 0).all()
+    assert len(set(found.picks.tolist())) == len(found.picks)
+    if len(found.picks):
+        assert found.missing[-1] ** 2 + ridge * (found.weight**2).sum() <= (target**2).sum() * (1 + 1e-6)
+
+
+def test_gradients_that_few_rows_carry_are_matched_by_those_rows():
+    z = np.zeros((30, 6), np.float32)
+    z[[3, 17]] = [[2, 0, 0, 0, 0, 0], [0, 5, 0, 0, 0, 0]]
+    found = match_sum(z, z.sum(0, dtype=np.float64), 10, 1e-9)
+    assert sorted(found.picks.tolist()) == [3, 17]
+    assert found.weight == pytest.approx([1, 1], rel=1e-6)
+    assert found.missing[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_gradient_matching_errs_less_than_as_many_random_rows():
+    z, y = cloud(7, 300, d=20)
+    matched, chance = (selectors[name].select(z, y, 30) for name in ("gradmatch", "random"))
+    assert matched.gap < 0.5 * chance.gap
+
+
+@given(st.integers(0, 300), st.integers(1, 12), st.floats(0.1, 5.0))
+@settings(max_examples=40, deadline=None)
+def test_bilevel_picks_are_those_of_one_candidate_at_a_time(seed, budget, rate):
+    draw = np.random.default_rng(seed)
+    z, curve = draw.normal(size=(15, 4)).astype(np.float32), draw.random(4)
+
+    def aim(step):
+        return np.array([1.0, -0.5, 0.2, 0.0]) - curve * step
+
+    found = Selector("layer", Bilevel(rate, renew=1), by_class=False, equal_weight=True).select(
+        z, None, budget, aim=aim
+    )
+    assert found.index.tolist() == bilevel_reference(z, aim, budget, rate)
+
+
+@given(st.integers(0, 300), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_affinity_is_that_of_the_pairs(seed, remembers):
+    draw = np.random.default_rng(seed)
+    z = draw.normal(size=(12, 4)).astype(np.float32)
+    z[3] = 0
+    aim = draw.normal(size=4) if remembers else None
+    assert affinity(z, aim, 2.0) == pytest.approx(affinity_reference(z, aim, 2.0), abs=1e-5)

@@ -9,7 +9,18 @@ from torch.nn.functional import cross_entropy
 from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.kernels.coverage import distances_reference
 from stepwell.prepare.coreset import merge_reduce, select_coreset
-from stepwell.prepare.select import Coverage, Lazy, Selector, Sieve, select_rows, selectors, space
+from stepwell.prepare.select import (
+    Bilevel,
+    Coverage,
+    LastLayer,
+    Lazy,
+    Selector,
+    Sieve,
+    look,
+    select_rows,
+    selectors,
+    space,
+)
 
 
 def model():
@@ -139,6 +150,67 @@ def test_nothing_is_reduced_while_there_is_room():
     assert left.counts == {0: 2, 1: 3}
     with pytest.raises(InvalidValueError, match="capacity"):
         merge_reduce(z, np.zeros(5, np.int64), np.ones(5), 0)
+
+
+def test_the_layer_space_is_the_gradient_of_the_last_layer():
+    net = model()
+    found = space("layer", ROWS, LABELS, net)
+    for row in (0, 17):
+        net.zero_grad()
+        cross_entropy(net(ROWS[row : row + 1]), LABELS[row : row + 1]).backward()
+        own = torch.cat([net[2].weight.grad, net[2].bias.grad[:, None]], 1)
+        assert np.allclose(found[row], own.reshape(-1).numpy(), atol=1e-6)
+
+
+def test_an_aim_is_the_gradient_after_a_real_step_of_the_last_layer():
+    net = model()
+    aim = LastLayer("layer", look(net, ROWS, features=True), LABELS)
+    step = 0.1 * np.random.default_rng(0).normal(size=27)
+    with torch.no_grad():
+        part = torch.from_numpy(step.astype(np.float32)).reshape(3, 9)
+        net[2].weight -= part[:, :8]
+        net[2].bias -= part[:, 8]
+    cross_entropy(net(ROWS), LABELS).backward()
+    own = torch.cat([net[2].weight.grad, net[2].bias.grad[:, None]], 1).reshape(-1).numpy()
+    assert np.allclose(aim(step), own, atol=1e-6)
+    with pytest.raises(InvalidValueError, match="add up"):
+        LastLayer("raw", look(net, ROWS, features=False), LABELS)
+
+
+def test_rows_chosen_for_a_validation_set_lower_its_loss_more_than_random_ones():
+    net = model()
+    x, y = ROWS, LABELS.clone()
+    y[::2] = (y[::2] + 1) % 3  # half of the labels are wrong, those of the validation set are right
+    clean = (torch.randn(200, 4, generator=torch.Generator().manual_seed(2)), torch.arange(200) % 3)
+    z = space("layer", x, y, net)
+
+    bilevel = Selector("layer", Bilevel(0.1, renew=1), by_class=False, equal_weight=True)
+
+    def loss_after(selector, seed=0):
+        found = selector.select_rows(x, y, 10, net, seed=seed, validation=clean)
+        step = torch.from_numpy(z[found.index].mean(0)).reshape(3, 9)
+        moved = look(net, clean[0], features=True)
+        entered = torch.cat([moved.features, torch.ones(200, 1)], 1)
+        return float(cross_entropy(moved.output - 0.1 * entered @ step.T, clean[1]))
+
+    assert all(loss_after(bilevel) < loss_after(selectors["random"], seed) for seed in range(20))
+    with pytest.raises(InvalidValueError, match="validation"):
+        selectors["glister"].select_rows(x, y, 10, net)
+
+
+def test_online_coreset_selection_prefers_rows_in_harmony_with_the_memory():
+    draw = np.random.default_rng(0)
+    z = draw.normal(size=(40, 5)).astype(np.float32)
+    with_memory = selectors["ocs"].select(z, None, 8, aim=lambda step: np.eye(5)[2])
+    without = selectors["ocs"].select(z, None, 8)
+    assert z[with_memory.index, 2].mean() > z[without.index, 2].mean()
+
+
+def test_a_class_without_any_gradient_keeps_its_weight():
+    found = selectors["gradmatch"].select(np.zeros((7, 2)), np.array([0, 0, 0, 1, 1, 1, 1]), 4)
+    assert found.weight[found.index < 3].sum() == pytest.approx(3)
+    assert found.weight[found.index > 2].sum() == pytest.approx(4)
+    assert found.gap == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -16,7 +16,8 @@ from stepwell.core.errors import InvalidValueError
 class Selection:
     """Some rows of a set, each with the weight of all rows that it stands for.
 
-    Guarantee: no row twice, every weight at least the row's own, and all weights sum to those of the whole set.
+    Guarantee: no row twice, and all weights sum to those of the whole set. A weight counts the rows that its row stands
+    for, unless the search has weights of its own (`moved` is above 0 then).
 
     Args:
         index: Positions of the chosen rows, int64 `[M]`, in the order in which they were chosen.
@@ -25,6 +26,10 @@ class Selection:
         radius: Largest such distance.
         owner: The chosen position that stands for each row, int64 `[N]`.
         evaluations: Gains that the search computed, 0 where it has none.
+        moved: What it costs at most, in mean distance, to move the counts of the rows to their weights; 0 where weights
+            are counts.
+        gap: Distance of the weighted mean of the chosen rows to the mean of all, in the space of the selector: where
+            rows are gradients, the error of the gradient. At most `cover + moved`.
     """
 
     index: Ids
@@ -33,6 +38,8 @@ class Selection:
     radius: float
     owner: Ids
     evaluations: int = 0
+    moved: float = 0.0
+    gap: float = 0.0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -53,7 +60,7 @@ class Selection:
         """
         if len(self.owner) and self.owner.min() < 0:
             raise InvalidValueError("budget", len(self), "at least one row a class, or no bound holds")
-        return lipschitz * self.cover
+        return lipschitz * (self.cover + self.moved)
 
     def table(self, rows: Ids | None = None) -> pa.Table:
         """Return the selection as a table: `_row`, `weight`, `rank` (order of choice), sorted by `_row`.

@@ -15,10 +15,12 @@ from stepwell.core import Draw, Ids
 from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.core.registry import Registry
 from stepwell.kernels.coverage import Float32, nearest_pick
+from stepwell.kernels.matching import Float64
+from stepwell.prepare.select.gradients import Affinity, Bilevel, LastLayer, Matching
 from stepwell.prepare.select.searches import Centres, Coverage, Herding, Leaders, RandomRows, Search
 from stepwell.prepare.select.selection import Selection
-from stepwell.prepare.select.solvers import Problem
-from stepwell.prepare.select.spaces import RowLoss, Space, space
+from stepwell.prepare.select.solvers import Aim, Answer, Problem
+from stepwell.prepare.select.spaces import RowLoss, Space, look, space
 
 selectors: Registry[Selector] = Registry("selector")
 """Named selectors; each is a value, not a class: change one field with `dataclasses.replace`."""
@@ -32,7 +34,8 @@ class Selector:
         space: What distances are measured in.
         search: How rows are chosen.
         by_class: Whether a row only stands for rows of its class.
-        equal_weight: Whether all rows count alike, `N / M` each; only for rows drawn at random.
+        equal_weight: Whether all rows count alike, `N / M` each: for rows drawn at random, or chosen for where a plain
+            step on them leads.
 
     Example:
         >>> z = np.array([[0.0], [0.1], [5.0]], np.float32)
@@ -54,6 +57,7 @@ class Selector:
         weight: npt.NDArray[np.floating] | None = None,
         held: Float32 | None = None,
         seed: int = 0,
+        aim: Aim | None = None,
     ) -> Selection:
         """Choose rows from their vectors.
 
@@ -66,6 +70,7 @@ class Selector:
             held: Vectors that are covered already, `[H, D]`: labelled rows, for active learning. Classes are not told
                 apart then.
             seed: For searches that draw.
+            aim: For searches that choose for other rows (a validation set, a memory): where those would go.
 
         Raises:
             InvalidValueError: If an argument does not fit, with the way out.
@@ -77,23 +82,30 @@ class Selector:
             raise InvalidValueError("weight", mass, f"{len(z)} numbers above 0")
         order, border = _groups(y if self.by_class and held is None else None, len(z))
         near = None if held is None else nearest_pick(np.concatenate([z, held]), *_held(len(z), len(held)))[1][: len(z)]
-        found = self.search(Problem(z[order], border, mass[order], count, Draw(seed, "selection"), near))
-        return self._selection(found.picks, found.owner, found.near, order, mass, found.evaluations)
+        problem = Problem(z[order], border, mass[order], count, Draw(seed, "selection"), near, aim)
+        return self._selection(self.search(problem), problem, order)
 
-    def _selection(
-        self, picks: Ids, owner: Ids, near: Float32, order: Ids, mass: npt.NDArray[np.float64], evaluations: int
-    ) -> Selection:
-        """Undo the order by group, and add up what each chosen row stands for."""
-        index, back = order[picks], np.full(len(order), -1, np.int64)
-        back[order] = np.where(owner >= 0, order[owner], -1)
-        distance = np.empty(len(order), np.float64)
-        distance[order] = near
-        held = np.bincount(back[back >= 0], weights=mass[back >= 0], minlength=len(order))
-        share = np.full(len(index), mass.sum() / max(1, len(index))) if self.equal_weight else held[index]
-        seen = np.isfinite(distance)
-        cover = float((distance[seen] * mass[seen]).sum() / mass.sum()) if seen.all() else float("inf")
-        radius = float(distance[seen].max(initial=0.0))
-        return Selection(index, share.astype(np.float32), cover, radius, back, evaluations)
+    def _selection(self, found: Answer, problem: Problem, order: Ids) -> Selection:
+        """Undo the order by group, add up what each chosen row stands for, and measure what was lost."""
+        index, back = order[found.picks], np.full(len(order), -1, np.int64)
+        back[order] = np.where(found.owner >= 0, order[found.owner], -1)
+        mass = problem.weight
+        covered = found.owner >= 0
+        held = np.bincount(found.owner[covered], weights=mass[covered], minlength=len(order))
+        count = held[found.picks].astype(np.float64)
+        share = count if found.weight is None else found.weight
+        if self.equal_weight:
+            share = np.full(len(index), mass.sum() / max(1, len(index)))
+        near = found.near.astype(np.float64)
+        seen = np.isfinite(near)
+        cover = float((near * mass).sum() / mass.sum()) if seen.all() else float("inf")
+        moved = 0.0 if share is count else _moved(found.picks, count, share, problem)
+        whole = mass @ problem.z / mass.sum()
+        gap = share @ problem.z[found.picks] / max(float(share.sum()), 1e-300) - whole
+        lengths = (cover, float(near[seen].max(initial=0.0)))
+        return Selection(
+            index, share.astype(np.float32), *lengths, back, found.evaluations, moved, float(np.linalg.norm(gap))
+        )
 
     def select_rows(
         self,
@@ -103,6 +115,7 @@ class Selector:
         model: torch.nn.Module | None = None,
         loss: RowLoss | None = None,
         seed: int = 0,
+        validation: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> Selection:
         """Choose rows from what a model eats: `select` in this selector's space.
 
@@ -113,13 +126,20 @@ class Selector:
             model: For spaces that look through one.
             loss: Loss of each row; cross-entropy if None.
             seed: For searches that draw.
+            validation: Rows and labels that the selection is for: needed by `"glister"`, heard by `"ocs"`.
         """
         labels = None if y is None or y.is_floating_point() else y.cpu().numpy().astype(np.int64)
-        return self.select(space(self.space, x, y, model, loss), labels, budget, seed=seed)
+        aim = None
+        if validation is not None and model is not None and self.space in ("layer", "gradient"):
+            aim = LastLayer(self.space, look(model, validation[0], features=True), validation[1], loss)
+        return self.select(space(self.space, x, y, model, loss), labels, budget, seed=seed, aim=aim)
 
 
 selectors.register("camel")(Selector("raw"))
 selectors.register("craig")(Selector("gradient"))
+selectors.register("gradmatch")(Selector("layer", Matching()))
+selectors.register("glister")(Selector("layer", Bilevel(), by_class=False, equal_weight=True))
+selectors.register("ocs")(Selector("layer", Affinity(), by_class=False, equal_weight=True))
 selectors.register("k-centre")(Selector("features", Centres(), by_class=False))
 selectors.register("herding")(Selector("features", Herding()))
 selectors.register("active")(Selector("guess", by_class=False))
@@ -202,6 +222,17 @@ def _groups(y: Ids | None, size: int) -> tuple[Ids, Ids]:
         raise InvalidValueError("y", f"{len(y)} labels", f"{size}, one a row")
     order = np.argsort(y, kind="stable")
     return order, np.concatenate([[0], np.flatnonzero(np.diff(y[order])) + 1, [size]]).astype(np.int64)
+
+
+def _moved(picks: Ids, count: Float64, share: Float64, problem: Problem) -> float:
+    """Bound the mean distance over which counts travel to become weights: half of what differs, across each group."""
+    group, total = problem.group[picks], 0.0
+    for g in np.unique(group):
+        here = group == g
+        rows = problem.z[picks[here]].astype(np.float64)
+        across = 2 * float(np.linalg.norm(rows - rows.mean(0), axis=1).max(initial=0.0))
+        total += 0.5 * float(np.abs(count[here] - share[here]).sum()) * across
+    return total / float(problem.weight.sum())
 
 
 def _held(size: int, count: int) -> tuple[Ids, Ids]:

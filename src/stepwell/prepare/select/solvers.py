@@ -17,6 +17,13 @@ from stepwell.kernels.coverage import Float32, assign, distances, greedy_cover, 
 from stepwell.prepare.select.sieve import sieve_cover
 
 
+class Aim(Protocol):
+    """Knows which way rows outside the problem would have the model go."""
+
+    def __call__(self, step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the gradient of their mean loss, `[D]`, once the model has been moved by `-step`, `[D]`."""
+
+
 class Problem(NamedTuple):
     """Rows ordered by group, of which some shall stand for all.
 
@@ -27,6 +34,7 @@ class Problem(NamedTuple):
         budget: Rows to pick at most.
         draw: Randomness for solvers that sample.
         held: Distance of each row to what covers it already, or None.
+        aim: Where other rows would have the model go, or None.
     """
 
     z: Float32
@@ -35,6 +43,7 @@ class Problem(NamedTuple):
     budget: int
     draw: Draw
     held: Float32 | None = None
+    aim: Aim | None = None
 
     @property
     def group(self) -> Ids:
@@ -43,12 +52,13 @@ class Problem(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Picks of a problem, each row's pick, its distance, and the gains computed."""
+    """Picks of a problem, each row's pick, its distance, the gains computed, and weights that are no counts."""
 
     picks: Ids
     owner: Ids
     near: Float32
     evaluations: int
+    weight: npt.NDArray[np.float64] | None = None
 
 
 class Solver(Protocol):

@@ -2,14 +2,15 @@
 
 `raw` needs no model, so it can run ahead of training and be kept with the data. The others take one forward pass of
 the model as it is: penultimate `features`, or the `gradient` of the loss at the last layer (softmax minus one-hot for
-cross-entropy), which is what a row would change. `guess` is the gradient at the model's own answer, for rows without
-labels.
+cross-entropy), which is what a row would change. `layer` is the gradient of all weights of the last layer, the output's
+gradient times what enters the layer: what gradient matching and bilevel selection add up. `guess` is the gradient at
+the model's own answer, for rows without labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,21 @@ import torch
 
 from stepwell.core.errors import InvalidValueError
 
-Space = Literal["raw", "features", "gradient", "guess"]
+Space = Literal["raw", "features", "gradient", "layer", "guess"]
 RowLoss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-SPACES: tuple[Space, ...] = ("raw", "features", "gradient", "guess")
+SPACES: tuple[Space, ...] = ("raw", "features", "gradient", "layer", "guess")
+
+
+class Seen(NamedTuple):
+    """What one forward pass shows of some rows.
+
+    Args:
+        output: What the model gave, `[N, C]`, or `[N]`.
+        features: What entered its last linear layer, `[N, H]`; None if that was not looked at.
+    """
+
+    output: torch.Tensor
+    features: torch.Tensor | None
 
 
 def space(
@@ -32,9 +45,9 @@ def space(
     """Return the vectors of some rows in a space, float32 `[N, D]`.
 
     Args:
-        name: `"raw"`, `"features"`, `"gradient"` or `"guess"`.
+        name: `"raw"`, `"features"`, `"gradient"`, `"layer"` or `"guess"`.
         x: The rows, `[N, ...]`.
-        y: Their labels; only the gradient needs them.
+        y: Their labels; only the gradients need them.
         model: Maps rows to outputs; not needed for `"raw"`. It is used as it is, in evaluation mode.
         loss: Loss of each row, `[N]`; cross-entropy if None.
 
@@ -42,7 +55,7 @@ def space(
         InvalidValueError: If what the space needs is missing, or a vector is not finite.
 
     Cost:
-        Nothing for `raw`; one forward pass for the others.
+        Nothing for `raw`; one forward pass for the others. A vector of `layer` has `C (H + 1)` numbers.
     """
     if name not in SPACES:
         raise InvalidValueError("space", name, "one of " + ", ".join(SPACES))
@@ -50,19 +63,56 @@ def space(
         return _finite(x.reshape(len(x), -1))
     if model is None:
         raise InvalidValueError("model", None, f"a model, to measure in the space {name!r}; or use 'raw'")
+    return seen_space(name, look(model, x, features=name in ("features", "layer")), y, loss)
+
+
+def look(model: torch.nn.Module, x: torch.Tensor, *, features: bool) -> Seen:
+    """Run a model once over some rows, in evaluation mode and without a graph.
+
+    Args:
+        model: The model; left in the mode in which it came.
+        x: The rows.
+        features: Whether to note what enters the last linear layer.
+    """
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            if name == "features":
-                return _finite(_features(model, x))
-            output = model(x)
+            return _features(model, x) if features else Seen(model(x), None)
     finally:
         model.train(training)
-    if name == "gradient" and y is None:
+
+
+def seen_space(
+    name: Space, seen: Seen, y: torch.Tensor | None = None, loss: RowLoss | None = None
+) -> npt.NDArray[np.float32]:
+    """Return the vectors of rows that a model has looked at already; see `space`.
+
+    Args:
+        name: Any space but `"raw"`.
+        seen: What the pass showed; with features, for the spaces that need them.
+        y: Labels.
+        loss: Loss of each row; cross-entropy if None.
+    """
+    if name == "features":
+        return _finite(_entered(seen))
+    if name in ("gradient", "layer") and y is None:
         raise InvalidValueError("y", None, "labels; without any, use the space 'guess'")
-    target = output.argmax(1) if name == "guess" or y is None else y
-    return _finite(output_gradient(output, target, loss))
+    target = seen.output.argmax(1) if name == "guess" or y is None else y.to(seen.output.device)
+    gradient = output_gradient(seen.output, target, loss)
+    return _finite(layer_gradient(gradient, _entered(seen)) if name == "layer" else gradient)
+
+
+def layer_gradient(gradient: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of each row's loss with respect to a last layer's weights and biases, `[N, C (H + 1)]`.
+
+    Args:
+        gradient: Gradient at the output, `[N, C]`.
+        features: What entered the layer, `[N, H]`.
+    """
+    one = torch.ones(len(features), 1, dtype=features.dtype, device=features.device)
+    entered = torch.cat([features, one], 1)
+    return (gradient[:, :, None] * entered[:, None, :]).reshape(len(gradient), -1)
 
 
 def output_gradient(output: torch.Tensor, y: torch.Tensor, loss: RowLoss | None = None) -> torch.Tensor:
@@ -83,18 +133,24 @@ def output_gradient(output: torch.Tensor, y: torch.Tensor, loss: RowLoss | None 
     return gradient.reshape(len(gradient), -1)
 
 
-def _features(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return what enters the model's last linear layer."""
+def _features(model: torch.nn.Module, x: torch.Tensor) -> Seen:
+    """Run the model, and note what enters its last linear layer."""
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     if not layers:
-        raise InvalidValueError("model", type(model).__name__, "a model with a linear layer, for the space 'features'")
+        raise InvalidValueError("model", type(model).__name__, "a model with a linear layer, to look at what enters it")
     seen: list[torch.Tensor] = []
     handle = layers[-1].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
     try:
-        model(x)
+        output = model(x)
     finally:
         handle.remove()
-    return seen[-1].reshape(len(x), -1)
+    return Seen(output, seen[-1].reshape(len(x), -1))
+
+
+def _entered(seen: Seen) -> torch.Tensor:
+    if seen.features is None:
+        raise InvalidValueError("seen", "no features", "a look with features=True, for this space")
+    return seen.features
 
 
 def _finite(z: torch.Tensor) -> npt.NDArray[np.float32]:
