@@ -1,4 +1,4 @@
-"""Drift detectors: told the error of each batch as it arrives, they say when it has become another one."""
+"""Drift: detectors hear the error of each batch and say when it has become another one; a reaction says what then."""
 
 from __future__ import annotations
 
@@ -21,6 +21,34 @@ class Detector(Protocol):
     def save(self, writer: StateWriter) -> None: ...
 
     def load(self, reader: StateReader) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What a learner does in the batch in which a detector finds a change, and in those after it.
+
+    Args:
+        forget: Share of the remembered rows of before the change that go; 1 empties the memory of them, 0 keeps all.
+        recent: Batches before the finding whose rows count as new: a detector is late by about as many.
+        quota: Factor of the share of each batch that is learnt, up to all of it.
+        batches: For how many batches the quota is raised, the one of the finding included.
+
+    Raises:
+        InvalidValueError: If a value is outside its range.
+    """
+
+    forget: float = 1.0
+    recent: int = 1
+    quota: float = 2.0
+    batches: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.forget <= 1:
+            raise InvalidValueError("forget", self.forget, "a share from 0 to 1")
+        if self.recent < 0 or self.batches < 0:
+            raise InvalidValueError("recent, batches", (self.recent, self.batches), "at least 0")
+        if not self.quota >= 1:
+            raise InvalidValueError("quota", self.quota, "at least 1")
 
 
 @dataclass

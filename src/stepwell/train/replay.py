@@ -222,6 +222,30 @@ class ReplayBuffer:
         self._rows = _joined(both, new.take(places)).take(target) if len(places) else both
         self._rows.weight = np.full(len(self._rows), self.num_seen / len(self._rows), np.float32)
 
+    def forget(self, share: float, recent: int) -> int:
+        """Drop a share of the rows that came before the last `recent` calls of `add`, and return how many went.
+
+        Of each class the rows stay that stand best for its others; what went is forgotten, its weight too.
+
+        Args:
+            share: Between 0, which drops nothing, and 1, which drops all of them.
+            recent: Calls whose rows stay.
+        """
+        held = self._rows
+        old = np.empty(0, np.int64) if held is None else np.flatnonzero(held.time <= self._adds - recent)
+        stay = round((1 - share) * len(old))
+        if held is None or stay == len(old):
+            return 0
+        kept = old[:0]
+        if stay:
+            part = held.take(old)
+            classes = np.zeros(len(part), np.int64) if part.y.dtype.kind == "f" else part.y.astype(np.int64)
+            x = decode_rows(part.packed, cast("Layout", self._layout))
+            kept = old[merge_reduce(x, classes, part.weight.astype(np.float64), stay).index]
+        places = np.sort(np.concatenate([kept, np.setdiff1d(np.arange(len(held)), old)]))
+        self._rows = held.take(places)
+        return len(held) - len(places)
+
     def sample(self, count: int, step: int) -> tuple[Float32, npt.NDArray[np.generic], Float32, Ids]:
         """Return rows drawn without repetition, all if there are no more: `x`, labels, weights, ids.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from typing import cast
@@ -22,13 +22,13 @@ from stepwell.core.errors import CheckpointError, InvalidValueError
 from stepwell.core.log import logger
 from stepwell.core.progress import progress
 from stepwell.core.state import Json, StateReader, StateWriter, read_state, state_exists, write_state
-from stepwell.prepare.select import Selector, output_gradient, selectors
+from stepwell.prepare.select import Affinity, Bilevel, LastLayer, Selector, look, seen_space, selectors
 from stepwell.prepare.select import space as space_of
 from stepwell.train.arrivals import Arrivals
-from stepwell.train.drift import Detector, PageHinkley
+from stepwell.train.drift import Detector, PageHinkley, Reaction
 from stepwell.train.losses import DivergedError
 from stepwell.train.prequential import Prequential, Scores
-from stepwell.train.replay import BufferConfig, ReplayBuffer
+from stepwell.train.replay import ReplayBuffer
 from stepwell.train.state import (
     load_generators,
     load_optimizer,
@@ -36,98 +36,13 @@ from stepwell.train.state import (
     save_generators,
     save_optimizer,
 )
+from stepwell.train.stream_config import StreamConfig, StreamReport
 
+__all__ = ["RowLoss", "StreamConfig", "StreamLearner", "StreamReport"]
 _log = logger(__name__)
 RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamConfig:
-    """How a stream is learnt. The defaults are what measured best; `paper()` is Camel as published.
-
-    Args:
-        ratio: Share of each batch that is learnt, above 0 to 1; 1 learns every row and selects nothing.
-        selector: Name of the selector: `"craig"` looks through the model at each row's gradient, `"camel"` at the raw
-            rows and needs no model, `"random"` does not look.
-        weighted: Whether a row of the coreset counts as often as the rows that it stands for.
-        buffer: How past rows are kept; None keeps none.
-        replay_rows: Past rows learnt beside each optimiser step.
-        replay_weight: How much their loss counts beside that of the new rows.
-        step_rows: New rows of an optimiser step.
-        clip: Largest norm of the gradient; weights make steps uneven. None leaves it alone.
-        test: Whether every batch is answered before it is learnt. A selector that looks through the model answers
-            in the same pass.
-        seed: Seeds torch, NumPy and Python in `fit`, and all that is drawn.
-
-    Raises:
-        InvalidValueError: If a value is outside its range.
-    """
-
-    ratio: float = 0.2
-    selector: str = "craig"
-    weighted: bool = True
-    buffer: BufferConfig | None = field(default_factory=BufferConfig)
-    replay_rows: int = 20
-    replay_weight: float = 1.0
-    step_rows: int = 10
-    clip: float | None = 5.0
-    test: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1:
-            raise InvalidValueError("ratio", self.ratio, "above 0 and at most 1")
-        if self.replay_rows < 0 or self.replay_weight < 0:
-            raise InvalidValueError("replay_rows, replay_weight", (self.replay_rows, self.replay_weight), "at least 0")
-        if self.step_rows < 1:
-            raise InvalidValueError("step_rows", self.step_rows, "at least 1")
-        if self.clip is not None and not self.clip > 0:
-            raise InvalidValueError("clip", self.clip, "above 0, or None")
-        _ = selectors[self.selector]
-
-    @classmethod
-    def paper(cls, ratio: float = 0.2, size_bytes: int = 1 << 20, seed: int = 0) -> StreamConfig:
-        """Return Camel's own setting: distances between raw rows, and codes of equal rank in the buffer."""
-        buffer = BufferConfig(size_bytes, coding="equal-rank", seed=seed)
-        return cls(ratio, "camel", buffer=buffer, seed=seed)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """What a stream gave so far.
-
-    Args:
-        scores: Test-then-train scores.
-        batches: Batches learnt.
-        rows: Rows that arrived.
-        learnt: Rows learnt, replayed ones not counted.
-        cover: Mean cover of the coresets, in the selector's space; 0 if nothing was selected.
-        cover_bound: Mean distance, at most, of a row ever remembered to what stands for it now.
-        buffered: Rows in the buffer.
-        buffer_bytes: Bytes of the buffer.
-        drifts: Batch and detector of each change found.
-        seconds: Wall seconds of selection, training, remembering, and all.
-    """
-
-    scores: Scores
-    batches: int
-    rows: int
-    learnt: int
-    cover: float
-    cover_bound: float
-    buffered: int
-    buffer_bytes: int
-    drifts: tuple[tuple[int, str], ...]
-    seconds: dict[str, float]
-
-    def __str__(self) -> str:
-        s = self.scores
-        return (
-            f"{self.rows:,} rows in {self.batches:,} batches, {self.learnt:,} learnt; accuracy {s.accuracy:.4f} "
-            f"(recent {s.recent:.4f}, balanced {s.balanced:.4f}); {self.buffered:,} rows in {self.buffer_bytes:,} "
-            f"bytes, cover at most {self.cover_bound:.4g}; {len(self.drifts)} drifts; "
-            f"{self.seconds.get('all', 0.0):.1f} s"
-        )
+_AIM_ROWS = 100
+"""Rows of the buffer that a selector which chooses for the buffer looks at."""
 
 
 class StreamLearner:
@@ -173,6 +88,7 @@ class StreamLearner:
         self._device = next(iter(model.parameters())).device
         self._batches, self._steps, self._num_rows, self._learnt = 0, 0, 0, 0
         self._cover, self._drifts = 0.0, list[tuple[int, str]]()
+        self._forgotten, self._raised_to = 0, 0
         self._seconds = {"select": 0.0, "train": 0.0, "remember": 0.0, "all": 0.0}
 
     def fit(self, stream: Arrivals | object, *, resume: bool = False, save_every: int | None = None) -> StreamReport:
@@ -239,7 +155,7 @@ class StreamLearner:
     def report(self) -> StreamReport:
         """Return what the stream gave so far."""
         held = self.buffer
-        bound = 0.0 if held is None or not held.num_seen else held.cover_bound / self._num_rows
+        bound = 0.0 if held is None or not len(held) else held.cover_bound / float(held.weights.sum(dtype=np.float64))
         return StreamReport(
             self.scores.scores(),
             self._batches,
@@ -250,57 +166,83 @@ class StreamLearner:
             0 if held is None else len(held),
             0 if held is None else held.nbytes,
             tuple(self._drifts),
+            self._forgotten,
             dict(self._seconds),
         )
 
     def _choose(self, x: torch.Tensor, y: torch.Tensor) -> tuple[Ids, npt.NDArray[np.float32]]:
         """Answer the batch, and choose its coreset; one pass of the model serves both."""
-        config, looks = self.config, self._selector.space in ("gradient", "guess")
-        output = self._answer(x) if config.test or (looks and config.ratio < 1) else None
-        if config.test and output is not None:
-            self._test(output, y)
-        if config.ratio >= 1:
+        config, room = self.config, self._selector.space
+        looks = room != "raw" and config.ratio < 1
+        seen = None
+        if config.test or looks:
+            seen = look(self.model, x.to(self._device), features=looks and room in ("layer", "features"))
+        if config.test and seen is not None:
+            self._test(seen.output, y)
+        ratio = self._ratio()
+        if ratio >= 1:
             return np.arange(len(x)), np.ones(len(x), np.float32)
-        if looks and output is not None:
-            truth = output.argmax(1) if self._selector.space == "guess" else y.to(self._device)
-            z = output_gradient(output, truth, self._row_loss(y)).cpu().numpy()
-        else:
-            z = space_of(self._selector.space, x.to(self._device), y, self.model, self._loss)
-        if not np.isfinite(z).all():
+        if seen is not None and not bool(torch.isfinite(seen.output).all()):
             raise DivergedError(f"The model's output on batch {self._batches} is not finite. Lower the learning rate.")
+        if looks and seen is not None:
+            z = seen_space(room, seen, y, self._row_loss(y))
+        else:
+            z = space_of("raw", x)
         label = None if y.is_floating_point() else y.cpu().numpy()
-        budget = max(1, ceil(config.ratio * len(x) - 1e-9))
-        found = self._selector.select(z, label, budget, seed=config.seed + self._batches)
+        budget = max(1, ceil(ratio * len(x) - 1e-9))
+        found = self._selector.select(z, label, budget, seed=config.seed + self._batches, aim=self._aim(x, y))
         self._cover += found.cover if np.isfinite(found.cover) else 0.0
         weight = found.mean_one if config.weighted else np.ones(len(found), np.float32)
         return found.index, weight
 
-    @torch.no_grad()
-    def _answer(self, x: torch.Tensor) -> torch.Tensor:
-        self.model.eval()
-        return cast("torch.Tensor", self.model(x.to(self._device)))
+    def _aim(self, x: torch.Tensor, y: torch.Tensor) -> LastLayer | None:
+        """Return where the buffer's rows, or before there are any the batch itself, would have the model go."""
+        if not isinstance(self._selector.search, Affinity | Bilevel):
+            return None
+        if self.buffer is not None and len(self.buffer):
+            old_x, old_y, _, _ = self.buffer.sample(_AIM_ROWS, self._steps)
+            x, y = torch.from_numpy(old_x), _labels(old_y)
+        return LastLayer(
+            self._selector.space, look(self.model, x.to(self._device), features=True), y, self._row_loss(y)
+        )
+
+    def _ratio(self) -> float:
+        """Return the share of this batch to learn."""
+        raised = self.config.reaction is not None and self._batches < self._raised_to
+        return min(1.0, self.config.ratio * (self.config.reaction.quota if raised and self.config.reaction else 1.0))
 
     def _test(self, output: torch.Tensor, y: torch.Tensor) -> None:
         answer = output if y.is_floating_point() else output.argmax(1)
         error = self.scores.add(answer.cpu().numpy(), y.cpu().numpy())
-        for detector in self.detectors:
-            if detector.update(error):
-                self._drifts.append((self._batches, detector.name))
-                _log.info("drift at batch %d (%s)", self._batches, detector.name)
+        found = [detector.name for detector in self.detectors if detector.update(error)]
+        for name in found:
+            self._drifts.append((self._batches, name))
+            _log.info("drift at batch %d (%s)", self._batches, name)
+        if found and self.config.reaction is not None:
+            self._react(self.config.reaction)
+
+    def _react(self, reaction: Reaction) -> None:
+        """Forget what was remembered of before, and learn more of what comes."""
+        self._raised_to = self._batches + reaction.batches
+        if self.buffer is not None:
+            gone = self.buffer.forget(reaction.forget, reaction.recent)
+            self._forgotten += gone
+            _log.info("forgot %d rows; learning a larger share until batch %d", gone, self._raised_to)
 
     def _train(self, x: torch.Tensor, y: torch.Tensor, weight: npt.NDArray[np.float32]) -> None:
         config = self.config
         self.model.train()
-        keys = Draw(config.seed, "stream order").bits(np.arange(len(x)) + np.int64(self._batches) * (1 << 32), 1)[:, 0]
-        order = torch.from_numpy(np.argsort(keys, kind="stable"))
+        draw, place = Draw(config.seed, "stream order"), np.arange(len(x)) + np.int64(self._batches) * (1 << 32)
+        keys = draw.bits(place, config.passes)
+        order = torch.from_numpy(np.argsort(keys, 0, kind="stable"))
         mass = torch.from_numpy(weight)
         total = torch.zeros((), device=self._device)
-        for part in torch.split(order, config.step_rows):
+        for part in [part for turn in order.T for part in torch.split(turn, config.step_rows)]:
             loss = self._weighted(x[part], y[part], mass[part])
             if self.buffer is not None and len(self.buffer) and config.replay_rows:
                 old_x, old_y, _, _ = self.buffer.sample(config.replay_rows, self._steps)
-                old = torch.from_numpy(old_y.astype(np.float32 if old_y.dtype.kind == "f" else np.int64))
-                loss = loss + config.replay_weight * self._weighted(torch.from_numpy(old_x), old, None)
+                old = self._weighted(torch.from_numpy(old_x), _labels(old_y), None)
+                loss = loss + config.replay_weight * old
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if config.clip is not None:
@@ -331,7 +273,10 @@ class StreamLearner:
     def save(self, writer: StateWriter) -> None:
         """Record everything a resume needs."""
         writer.value("config", cast("Json", asdict(self.config)))
-        writer.value("place", [self._batches, self._steps, self._num_rows, self._learnt, self._cover])
+        writer.value(
+            "place",
+            [self._batches, self._steps, self._num_rows, self._learnt, self._forgotten, self._raised_to, self._cover],
+        )
         writer.value("drifts", cast("Json", [list(found) for found in self._drifts]))
         for name, value in self.model.state_dict().items():
             writer.child("model").tensor(name, value)
@@ -356,8 +301,8 @@ class StreamLearner:
                 f"The checkpoint was made with other settings ({'; '.join(other)}). Use those, or another folder."
             )
         place = cast("list[float]", reader.value("place"))
-        self._batches, self._steps, self._num_rows, self._learnt = (int(number) for number in place[:4])
-        self._cover = float(place[4])
+        self._batches, self._steps, self._num_rows, self._learnt, self._forgotten, self._raised_to = map(int, place[:6])
+        self._cover = float(place[6])
         found = cast("list[tuple[int, str]]", reader.value("drifts"))
         self._drifts = [(int(batch), str(name)) for batch, name in found]
         try:
@@ -371,6 +316,10 @@ class StreamLearner:
             detector.load(reader.child(f"detector/{number}"))
         if self.buffer is not None:
             self.buffer.load(reader.child("buffer"))
+
+
+def _labels(y: npt.NDArray[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
 
 
 def _cross_entropy(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import stepwell as sw
 from stepwell.core.errors import CheckpointError, DataError, InvalidValueError, UnknownNameError
 from stepwell.testing.state import check_stateful
 from stepwell.train.arrivals import Arrivals
-from stepwell.train.drift import PageHinkley, River
+from stepwell.train.drift import PageHinkley, Reaction, River
 from stepwell.train.prequential import Prequential
 from stepwell.train.replay import BufferConfig, ReplayBuffer
 from stepwell.train.stream import StreamConfig, StreamLearner
@@ -117,7 +117,7 @@ def test_a_stream_is_learnt_from_a_fifth_of_its_rows():
     assert found.scores.kappa > 0.8
 
 
-@pytest.mark.parametrize("config", [StreamConfig.paper(), StreamConfig(ratio=1), StreamConfig(selector="herding"), StreamConfig(buffer=None), StreamConfig(selector="random", test=False)])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize("config", [StreamConfig.paper(), StreamConfig(ratio=1), StreamConfig(selector="herding"), StreamConfig(selector="gradmatch"), StreamConfig(selector="glister"), StreamConfig(selector="ocs"), StreamConfig(passes=2), StreamConfig(buffer=None), StreamConfig(selector="random", test=False)])  # fmt: skip  # noqa: E501
 def test_each_setting_learns(config):
     one = learner(config)
     one.fit(stream(50))
@@ -240,6 +240,59 @@ def test_a_learner_reports_where_the_stream_changed():
     flipped = [(x, (y + 1) % 3) for x, y in stream(60)[40:]]
     found = learner().fit([*stream(60)[:40], *flipped])
     assert [40 <= batch < 45 for batch, _ in found.drifts] == [True]
+
+
+def test_a_reaction_forgets_the_rows_of_before_and_learns_more_for_a_while():
+    before, after = stream(60)[:40], [(x, (y + 1) % 3) for x, y in stream(60)[40:]]
+    config = StreamConfig(ratio=0.2, reaction=Reaction(forget=1.0, recent=1, quota=3.0, batches=4))
+    reacting, reporting = learner(config), learner(StreamConfig(ratio=0.2))
+    found, plain = reacting.fit([*before, *after]), reporting.fit([*before, *after])
+    (changed,) = [batch for batch, _ in found.drifts]
+    assert found.forgotten == 12 * (changed - 1)
+    assert reacting.buffer.rows.min() >= 60 * (changed - 1)
+    assert found.learnt == plain.learnt + 4 * 24
+    assert found.scores.recent > plain.scores.recent
+
+
+def test_a_reaction_without_a_change_changes_nothing():
+    quiet, reacting = learner(), learner(StreamConfig(reaction=Reaction()))
+    assert quiet.fit(stream(12)).scores == reacting.fit(stream(12)).scores
+    for one, other in zip(quiet.model.parameters(), reacting.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@given(st.floats(0, 1), st.integers(0, 7), st.sampled_from(["coreset", "reservoir"]))
+@settings(max_examples=20, deadline=None)
+def test_what_is_forgotten_is_a_share_of_the_old_rows_alone(share, recent, keep):
+    buffer = ReplayBuffer(BufferConfig(4000, keep))
+    for turn in range(6):
+        x, y = rows(turn)
+        buffer.add(x[:20], y[:20], np.ones(20, np.float32), np.arange(20 * turn, 20 * turn + 20))
+    held = set(buffer.rows.tolist())
+    old = {row for row in held if row < 20 * (6 - recent)}
+    gone = buffer.forget(share, recent)
+    assert gone == len(old) - round((1 - share) * len(old))
+    left = set(buffer.rows.tolist())
+    assert left <= held
+    assert held - old <= left
+    buffer.add(x, y, np.ones(60, np.float32), np.arange(200, 260))
+    assert buffer.nbytes <= 4000
+
+
+def test_a_reaction_resumes_with_the_same_bits():
+    config = StreamConfig(buffer=BufferConfig(1200, bits=4), reaction=Reaction(batches=3))
+
+    def step(one, i):
+        x, y = rows(i)
+        return one.learn(torch.from_numpy(x), torch.from_numpy((y + (i > 2)) % 3))
+
+    check_stateful(lambda: learner(config, detectors=[PageHinkley(0.1, 0.0, 1)]), step, num_steps=6)
+
+
+@pytest.mark.parametrize("given", [{"forget": 1.5}, {"quota": 0.5}, {"recent": -1}])
+def test_reactions_out_of_range_are_refused(given):
+    with pytest.raises(InvalidValueError, match=next(iter(given))):
+        Reaction(**given)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
