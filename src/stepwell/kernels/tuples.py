@@ -69,9 +69,27 @@ def grow_tree(words: Int32, begin: Ids, num_pairs: int) -> Tree:
     return Tree(parent, pair)
 
 
-def decode_words(words: Int32, begin: Ids, tree: Tree, column: Int32, value: Float32, out: Float32) -> None:
-    """Write each row's values into `out`, float32 `[N, F]` of zeros: the inverse of the encoding."""
-    _decode(words, begin, *tree, column, value, out)
+def decode_words(
+    words: Int32, begin: Ids, tree: Tree, column: Int32, value: Float32, out: Float32, rows: Ids | None = None
+) -> None:
+    """Write the values of rows into `out`, float32 `[B, F]` of zeros: the inverse of the encoding.
+
+    Args:
+        words: Words of all rows.
+        begin: Where each row's words begin and, last, where all end.
+        tree: The prefix tree.
+        column: Column of each pair.
+        value: Value of each pair.
+        out: Filled in, row by row.
+        rows: Which rows, int64 `[B]`, all in range; all in order if None.
+    """
+    taken = np.arange(len(begin) - 1) if rows is None else np.ascontiguousarray(rows, np.int64)
+    _decode(words, begin, taken, *tree, column, value, out)
+
+
+def node_depths(tree: Tree) -> Int32:
+    """Return how many pairs each node stands for, int32 `[T]`."""
+    return np.asarray(_depths(tree.parent), np.int32)
 
 
 def words_times(words: Int32, begin: Ids, tree: Tree, column: Int32, value: Float32, matrix: Float32) -> Float32:
@@ -148,13 +166,22 @@ def _grow(words, begin, num_pairs, parent, pair, first):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True)
-def _decode(words, begin, parent, pair, column, value, out):  # type: ignore[no-untyped-def]
-    for row in range(len(begin) - 1):
-        for at in range(begin[row], begin[row + 1]):
+def _decode(words, begin, rows, parent, pair, column, value, out):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        for at in range(begin[rows[i]], begin[rows[i] + 1]):
             node = words[at]
             while node >= 0:
-                out[row, column[pair[node]]] = value[pair[node]]
+                out[i, column[pair[node]]] = value[pair[node]]
                 node = parent[node]
+
+
+@numba.njit(cache=True, nogil=True)
+def _depths(parent):  # type: ignore[no-untyped-def]
+    depth = np.ones(len(parent), np.int32)
+    for node in range(len(parent)):
+        if parent[node] >= 0:
+            depth[node] = depth[parent[node]] + 1
+    return depth
 
 
 @numba.njit(cache=True, nogil=True)

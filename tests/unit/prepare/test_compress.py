@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 import stepwell as sw
+from stepwell.access.dense import ShuffledBlocks
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.prepare.compress import (
     CompressedRows,
@@ -15,6 +17,8 @@ from stepwell.prepare.compress import (
     QuantileSketch,
     Tolerance,
     TupleCodes,
+    TupleLinear,
+    TupleRows,
     Uniform,
     choose,
     compress,
@@ -105,6 +109,56 @@ def test_a_sketch_resumes_with_the_same_bits():
         return sketch.points()
 
     check_stateful(lambda: QuantileSketch(2, k=64), step, num_steps=4)
+
+
+def test_a_pipeline_hands_out_blocks_of_codes_in_another_order_each_epoch():
+    rows = DRAW.choice([0, 0, 1, 2.5], (103, 7)).astype(np.float32)
+    source = TupleRows.of(rows, 20, {"label": np.arange(103)})
+    orders = []
+    for epoch in range(2):
+        seen = list(sw.Pipeline(source, ShuffledBlocks(20)).epoch(epoch))
+        labels = np.concatenate([np.asarray(batch.label) for batch in seen])
+        assert sorted(labels.tolist()) == list(range(103))
+        assert np.array_equal(np.concatenate([batch.codes.dense() for batch in seen]), rows[labels])
+        orders.append(labels.tolist())
+    assert orders[0] != orders[1]
+    with pytest.raises(InvalidValueError, match="ShuffledBlocks"):
+        list(sw.Pipeline(source, sw.Shuffled(20)))
+    with pytest.raises(InvalidValueError, match="label"):
+        TupleRows.of(rows, 20, {"label": np.arange(3)})
+
+
+def test_a_pipeline_shuffles_and_decodes_rows_of_tuple_codes():
+    rows = DRAW.choice([0, 0, 1, 2.5], (103, 7)).astype(np.float32)
+    source = TupleRows.of(rows, 20, {"label": np.arange(103)}).decoded
+    seen = list(sw.Pipeline(source, sw.Shuffled(16)))
+    labels = np.concatenate([np.asarray(batch.label) for batch in seen])
+    assert sorted(labels.tolist()) == list(range(103))
+    assert labels.tolist() != list(range(103))
+    assert np.array_equal(np.concatenate([np.asarray(batch.x) for batch in seen]), rows[labels])
+    with pytest.raises(InvalidValueError, match="rows"):
+        source.coded.take(np.array([103]))
+
+
+def test_a_network_learns_the_same_from_codes_as_from_numbers():
+    rows = DRAW.choice([0, 0, 0, 1, 2], (200, 9)).astype(np.float32)
+    label = (rows[:, 0] + rows[:, 3] > 2).astype(np.int64)
+    losses = {}
+    for field, source in (("codes", TupleRows.of(rows, 25, {"y": label})), ("x", None)):
+        source = TupleRows.of(rows, 25, {"y": label}).decoded if source is None else source
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(TupleLinear(9, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        losses[field] = []
+        for epoch in range(3):
+            for batch in sw.Pipeline(source, ShuffledBlocks(25)).epoch(epoch):
+                loss = torch.nn.functional.cross_entropy(model(batch[field]), batch.tensor("y"))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses[field].append(float(loss.detach()))
+    assert losses["codes"] == pytest.approx(losses["x"], rel=1e-4)
+    assert losses["x"][-1] < losses["x"][0]
 
 
 def test_words_refuse_what_is_no_matrix_of_numbers():

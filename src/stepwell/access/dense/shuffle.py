@@ -135,3 +135,42 @@ class Shuffled:
             else:
                 parts = [order[at : min(num_rows, at + self.size)] for at in places]
         return [Slice(epoch, at // self.size, at, at + len(rows), rows) for at, rows in zip(places, parts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledBlocks:
+    """Blocks of consecutive rows in an exact pseudo-random order; a new order each epoch, the blocks stay.
+
+    For sources that keep whole mini-batches together (tuple codes), and for reading a disk in long runs.
+
+    *Guarantee*: every row comes exactly once an epoch; a batch is a block whatever the shards.
+
+    Args:
+        size: Rows a block; the source's last one may be smaller.
+        seed: Keys the order, together with the epoch.
+
+    Raises:
+        InvalidValueError: If `size < 1`.
+
+    Example:
+        >>> [(cut.begin, cut.end) for cut in ShuffledBlocks(2).cuts(range(5), epoch=0)]
+        [(4, 5), (2, 4), (0, 2)]
+    """
+
+    size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InvalidValueError("size", self.size, "at least 1")
+
+    def cuts(self, source: Source, epoch: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
+        """Yield the slices of one epoch in order; with `shard=(rank, world)` this rank's share of them."""
+        rank, world = shard
+        if not 0 <= rank < world:
+            raise InvalidValueError("shard", shard, "(rank, world) with 0 <= rank < world")
+        blocks = -(-len(source) // self.size)
+        order = Permutation(blocks, self.seed, epoch)[0:blocks]
+        for index in range(rank, blocks, world):
+            begin = int(order[index]) * self.size
+            yield Slice(epoch, index, begin, min(len(source), begin + self.size))

@@ -16,7 +16,8 @@ from stepwell.prepare.compress.codecs import (
 from stepwell.prepare.compress.rows import CompressedRows, Tolerance, choose, compress
 from stepwell.prepare.compress.rows import layout_of as layout_of
 from stepwell.prepare.compress.sketch import QuantileSketch
-from stepwell.prepare.compress.toc import TupleCodes
+from stepwell.prepare.compress.toc import TupleCodes, TupleLinear
+from stepwell.prepare.compress.tuple_rows import TupleRows
 
 __all__ = [
     "BitPack",
@@ -32,6 +33,8 @@ __all__ = [
     "QuantileSketch",
     "Tolerance",
     "TupleCodes",
+    "TupleLinear",
+    "TupleRows",
     "Uniform",
     "choose",
     "codecs",

@@ -15,7 +15,15 @@ import torch
 
 from stepwell.core import Ids
 from stepwell.core.errors import InvalidValueError
-from stepwell.kernels.tuples import Tree, decode_words, encode_words, grow_tree, transposed_times, words_times
+from stepwell.kernels.tuples import (
+    Tree,
+    decode_words,
+    encode_words,
+    grow_tree,
+    node_depths,
+    transposed_times,
+    words_times,
+)
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -90,20 +98,27 @@ class TupleCodes:
     @property
     def num_values(self) -> int:
         """Values that are not zero, which a sparse product would touch."""
-        depth = np.zeros(len(self.tree.parent), np.int64)
-        for node, parent in enumerate(self.tree.parent.tolist()):
-            depth[node] = 1 + (depth[parent] if parent >= 0 else 0)
-        return int(depth[self.words].sum())
+        words, _, tree, _, _ = self._parts
+        return int(node_depths(tree)[words].sum())
 
     @property
     def saved(self) -> float:
         """How many times fewer additions a product takes than on the values that are not zero; below 1 it loses."""
         return self.num_values / max(1, len(self.tree.parent) + len(self.words))
 
-    def dense(self) -> Float32:
-        """Return the rows, float32 `[N, F]`."""
-        out = np.zeros((len(self), self.width), np.float32)
-        decode_words(*self._parts, out)
+    def dense(self, rows: Ids | None = None) -> Float32:
+        """Return rows as they were, float32 `[B, F]`.
+
+        Args:
+            rows: Which, int64 `[B]`; all in order if None.
+
+        Raises:
+            InvalidValueError: If a row is not there.
+        """
+        if rows is not None and len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise InvalidValueError("rows", (int(rows.min()), int(rows.max())), f"in [0, {len(self)})")
+        out = np.zeros((len(self) if rows is None else len(rows), self.width), np.float32)
+        decode_words(*self._parts, out, rows)
         return out
 
     def times(self, matrix: Float32) -> Float32:
@@ -131,7 +146,24 @@ class TupleCodes:
 
     @property
     def _parts(self) -> tuple[Int32, Ids, Tree, Int32, Float32]:
-        return self.words.astype(np.int32), self.begin, self.tree, self.column, self.value
+        """The parts as the kernels take them; a loader may have made tensors of them."""
+        tree = Tree(*(np.asarray(part) for part in self.tree))
+        column, value = np.asarray(self.column), np.asarray(self.value)
+        return np.asarray(self.words).astype(np.int32), np.asarray(self.begin), tree, column, value
+
+
+class TupleLinear(torch.nn.Linear):
+    """A first layer that takes a batch as numbers or as tuple codes, with the same weights and the same answer.
+
+    Example:
+        >>> layer, rows = TupleLinear(3, 2), np.eye(3, dtype=np.float32)
+        >>> bool(torch.allclose(layer(TupleCodes.of(rows)), layer(torch.from_numpy(rows))))
+        True
+    """
+
+    def forward(self, input: torch.Tensor | TupleCodes) -> torch.Tensor:
+        """Return `input @ weight.T + bias`."""
+        return input.linear(self.weight, self.bias) if isinstance(input, TupleCodes) else super().forward(input)
 
 
 class _Linear(torch.autograd.Function):
