@@ -123,8 +123,7 @@ def train(folder: Path, name: str, batches: int) -> dict[str, float]:
     """Train in this process, under the limit if out of core, and return what it took."""
     from stepwell.access import FixedBatches, Pipeline, Recent, UniformNegatives
     from stepwell.buffer.policy import policies
-    from stepwell.nn import TGN
-    from stepwell.nn.stored_memory import OutOfCore, trace_memory
+    from stepwell.nn import TGN, OutOfCore, trace_memory
     from stepwell.storage import EventLog
 
     threading.stack_size(512 << 10)

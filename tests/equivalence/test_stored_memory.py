@@ -1,5 +1,6 @@
 """Node state out of core: whatever the budget and the policy, a model trains, scores and resumes as in core."""
 
+import copy
 import gc
 import os
 
@@ -14,9 +15,11 @@ from stepwell.buffer.policy import policies
 from stepwell.core.errors import CheckpointError, DataError, InvalidValueError
 from stepwell.core.state import StateWriter, read_state, write_state
 from stepwell.evaluate import Evaluation, p1
+from stepwell.nn.apan import APAN, APANSettings
 from stepwell.nn.dyrep import DyRep, DyRepSettings
 from stepwell.nn.jodie import JODIE, JODIESettings
-from stepwell.nn.stored_memory import OutOfCore, trace_memory
+from stepwell.nn.stored_memory import gather_state, memory_columns, trace_memory
+from stepwell.nn.stored_rows import OutOfCore
 from stepwell.nn.tgn import TGN, TGNSettings
 from stepwell.nn.zebra import Zebra, ZebraSettings
 from stepwell.storage import EventLog
@@ -44,6 +47,10 @@ def tgn(store=None, **settings):
     return TGN(NODES, WIDTH, 0, TGNSettings(8, 6, 8, k=3, **settings), store)
 
 
+def apan(store=None, hops=1):
+    return APAN(NODES, WIDTH, 0, APANSettings(8, 6, slots=3, k=3, hops=hops), store)
+
+
 MODELS = {
     "tgn": tgn,
     "tgn of 2 hops": lambda store=None: tgn(store, hops=2),
@@ -51,7 +58,11 @@ MODELS = {
     "jodie": lambda store=None: JODIE(NODES, WIDTH, 0, JODIESettings(8, 6), store),
     "dyrep": lambda store=None: DyRep(NODES, WIDTH, 0, DyRepSettings(8, 6, k=3), store),
     "zebra": lambda store=None: Zebra(NODES, WIDTH, 0, ZebraSettings(8, 6, 8, k=3, alpha=(0.3,), beta=(0.5,)), store),
+    "apan": apan,
+    "apan without neighbours": lambda store=None: apan(store, 0),
+    "apan of 2 hops": lambda store=None: apan(store, 2),
 }
+MAIL_ROW = apan().mailbox.row_bytes
 
 
 def pipeline(log, model, begin=0, end=EVENTS):
@@ -169,6 +180,70 @@ def test_every_policy_gives_the_same_bits(tmp_path, log, in_core, policy):
     assert stored.traffic.tier_bytes <= 9 * ROW
 
 
+@pytest.mark.parametrize("budget", [1, MAIL_ROW, 12 * MAIL_ROW, NODES * MAIL_ROW])
+def test_mail_is_that_in_core_under_any_budget(tmp_path, log, in_core, budget):
+    run = Run(apan, OutOfCore(tmp_path, LRU(budget)))
+    check_equals_in_core(run, log, in_core("apan"))
+    traffic = run.model.mailbox.stored.traffic
+    assert traffic.tier_bytes <= budget
+    assert (traffic.hits > 0) == (budget >= MAIL_ROW)
+
+
+@pytest.mark.parametrize("policy", policies)
+def test_every_policy_gives_the_same_mail(tmp_path, log, in_core, policy):
+    run = Run(apan, OutOfCore(tmp_path, policies[policy](memory=9 * MAIL_ROW)))
+    mailbox = run.model.mailbox
+    mailbox.stored.foresee(mailbox.trace(pipeline(log, run.model, 0, 160)))
+    check_equals_in_core(run, log, in_core("apan"))
+    assert mailbox.stored.traffic.hits > 0
+    assert mailbox.stored.traffic.tier_bytes <= 9 * MAIL_ROW
+
+
+@pytest.mark.parametrize("hops", [0, 1, 2])
+def test_the_trace_of_mail_foresees_just_the_rows_that_training_reads_and_changes(tmp_path, log, hops):
+    run = Run(lambda store=None: apan(store, hops), OutOfCore(tmp_path, Belady(NODES * MAIL_ROW)))
+    mailbox = run.model.mailbox
+    trace = mailbox.trace(pipeline(log, run.model))
+    mailbox.stored.foresee(trace)
+    run.train(pipeline(log, run.model))
+
+    traffic = mailbox.stored.traffic
+    assert traffic.hits + traffic.misses == len(trace.ids)
+    assert traffic.misses == len(np.unique(trace.ids))
+    changed = mailbox.snapshot()[3] > 0
+    assert np.array_equal(np.unique(trace.ids[trace.writes]), np.flatnonzero(changed))
+
+
+def test_mail_moved_out_of_core_in_the_middle_goes_on_with_the_same_bits_and_so_does_its_copy(tmp_path, log, in_core):
+    losses, weights, state, scores, _ = in_core("apan")
+    run = Run(apan)
+    batches = list(pipeline(log, run.model, 0, 160))
+    run.train(batches[:5])
+    whole = run.model.mailbox.core_bytes
+    run.model.mailbox.move(OutOfCore(tmp_path, LRU(3 * MAIL_ROW)))
+    assert NODES * (MAIL_ROW - 8) < whole <= NODES * MAIL_ROW and run.model.mailbox.core_bytes == 0
+    twin = copy.deepcopy(run.model)
+    assert torch.equal(run.train(batches[5:], 5), losses[5:])
+    assert same(run.weights(), weights)
+    assert same(run.model.snapshot(), state)
+    before = twin.snapshot()
+    assert not same(before, state)  # what the first did since is its own
+    for one in (run.model, twin):
+        one.restore(state)
+        one.load_state_dict(run.model.state_dict())
+        assert torch.equal(Run(lambda store=None, one=one: one).evaluate(pipeline(log, one, 160)), scores)
+
+
+def test_mail_forgotten_gives_the_disk_back(tmp_path, log):
+    run = Run(apan, OutOfCore(tmp_path, LRU(9 * MAIL_ROW)))
+    run.train(pipeline(log, run.model, 0, 160))
+    run.model.snapshot()
+    assert (tmp_path / "memory.rows").stat().st_blocks > 0
+    run.model.forget()
+    assert (tmp_path / "memory.rows").stat().st_blocks == 0
+    assert same(run.model.snapshot(), apan().snapshot())
+
+
 def test_the_trace_foresees_just_the_rows_that_training_reads(tmp_path, log):
     run = Run(tgn, OutOfCore(tmp_path, Belady(NODES * ROW)))
     trace = trace_memory(pipeline(log, run.model), NODES, ROW)
@@ -231,7 +306,7 @@ def test_forgetting_returns_to_the_empty_memory_and_gives_the_disk_back(tmp_path
     )
 
 
-@pytest.mark.parametrize("model", ["tgn", "jodie", "dyrep"])
+@pytest.mark.parametrize("model", ["tgn", "jodie", "dyrep", "apan"])
 def test_a_run_saved_in_the_middle_of_an_epoch_continues_with_the_same_bits(tmp_path, log, in_core, model):
     losses, weights, state, _, _ = in_core(model)
     stopped = Run(MODELS[model], OutOfCore(tmp_path / "a", LRU(9 * ROW)))
@@ -272,9 +347,9 @@ def test_a_checkpoint_of_another_shape_or_of_a_memory_in_core_is_refused(tmp_pat
     stored = read_state(tmp_path / "state").child("model").child("part/memory")
     other = OutOfCore(tmp_path / "b", LRU(9 * ROW))
     with pytest.raises(CheckpointError, match="Use the model it was made with"):
-        other.open(NODES, 8, WIDTH + 2).load(stored)
+        other.open(NODES, memory_columns(8, WIDTH + 2)).load(stored)
     with pytest.raises(CheckpointError, match=r"expected .* in"):
-        other.open(NODES + 1, 8, WIDTH).load(stored)
+        other.open(NODES + 1, memory_columns(8, WIDTH)).load(stored)
 
     write_state(tmp_path / "core", Run(tgn).save)
     with pytest.raises(CheckpointError, match="does not fit TGN"):
@@ -284,23 +359,23 @@ def test_a_checkpoint_of_another_shape_or_of_a_memory_in_core_is_refused(tmp_pat
 
 
 def test_errors_of_the_file_say_which_file_and_what_to_do(tmp_path, log):
-    kept = OutOfCore(tmp_path / "a", LRU(ROW)).open(NODES, 8, WIDTH)
+    kept = OutOfCore(tmp_path / "a", LRU(ROW)).open(NODES, memory_columns(8, WIDTH))
     with pytest.raises(DataError, match=r"memory\.rows: another memory uses it.*choose another"):
-        OutOfCore(tmp_path / "a", LRU(ROW)).open(NODES, 8, WIDTH)
+        OutOfCore(tmp_path / "a", LRU(ROW)).open(NODES, memory_columns(8, WIDTH))
     (tmp_path / "taken").write_text("")
     with pytest.raises(DataError, match=r"memory\.rows: it cannot be made"):
-        OutOfCore(tmp_path / "taken", LRU(ROW)).open(NODES, 8, WIDTH)
+        OutOfCore(tmp_path / "taken", LRU(ROW)).open(NODES, memory_columns(8, WIDTH))
     with pytest.raises(InvalidValueError, match="memory"):
-        OutOfCore(tmp_path / "b", LRU("lots")).open(NODES, 8, WIDTH)
+        OutOfCore(tmp_path / "b", LRU("lots")).open(NODES, memory_columns(8, WIDTH))
 
     none = torch.full((NODES,), -1)
     os.truncate(tmp_path / "a" / "memory.rows", 5 * ROW)
     with pytest.raises(DataError, match=r"memory\.rows.*could not be read"):
-        kept.gather(torch.arange(NODES), none)
+        gather_state(kept, torch.arange(NODES), none)
 
 
 def test_the_file_is_gone_when_the_memory_is(tmp_path):
-    kept = OutOfCore(tmp_path, LRU(ROW)).open(NODES, 8, WIDTH)
+    kept = OutOfCore(tmp_path, LRU(ROW)).open(NODES, memory_columns(8, WIDTH))
     assert [path.name for path in tmp_path.iterdir()] == ["memory.rows"]
     del kept
     gc.collect()

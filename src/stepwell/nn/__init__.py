@@ -6,8 +6,8 @@ from stepwell.nn.dyrep import DyRep, DyRepSettings
 from stepwell.nn.graphmixer import GraphMixer, GraphMixerSettings
 from stepwell.nn.jodie import JODIE, JODIESettings
 from stepwell.nn.registry import models
-from stepwell.nn.stored_memory import OutOfCore
 from stepwell.nn.stored_memory import trace_memory as trace_memory
+from stepwell.nn.stored_rows import OutOfCore
 from stepwell.nn.tgat import TGAT, TGATSettings
 from stepwell.nn.tgn import TGN, TGNSettings
 from stepwell.nn.tpnet import TPNet, TPNetSettings

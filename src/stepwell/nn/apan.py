@@ -14,9 +14,10 @@ from stepwell.kernels.attention import Places
 from stepwell.nn.attention import TemporalAttention
 from stepwell.nn.decoder import MergeDecoder
 from stepwell.nn.linear import take
-from stepwell.nn.mailbox import Mailbox, MailState
+from stepwell.nn.mailbox import Mailbox, MailState, receivers
 from stepwell.nn.reading import column, seconds_of
 from stepwell.nn.registry import models
+from stepwell.nn.stored_rows import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 
@@ -65,9 +66,10 @@ class APAN(nn.Module):
         event_dim: Width of the event features, 0 if there are none.
         node_dim: Width of the node features, 0 if there are none; they are projected and added to the state.
         settings: Widths and reach.
+        store: Where states and mail go if they are larger than host memory; None for buffers. Results are the same.
 
     Cost:
-        `4 N (dim + slots (dim + event_dim))` bytes; attention over `slots` mails a target.
+        `4 N (dim + slots (dim + event_dim + 2))` bytes; attention over `slots` mails a target.
 
     References:
         Wang et al., "APAN: Asynchronous Propagation Attention Network for Real-time Temporal Graph Embedding", SIGMOD
@@ -75,16 +77,18 @@ class APAN(nn.Module):
         are told apart by their age.
     """
 
-    state: torch.Tensor
-
     def __init__(
-        self, num_nodes: int, event_dim: int = 0, node_dim: int = 0, settings: APANSettings | None = None
+        self,
+        num_nodes: int,
+        event_dim: int = 0,
+        node_dim: int = 0,
+        settings: APANSettings | None = None,
+        store: OutOfCore | None = None,
     ) -> None:
         super().__init__()
         s = settings or APANSettings()
         self.settings, self.event_dim, self.node_dim = s, event_dim, node_dim
-        self.register_buffer("state", torch.zeros(num_nodes, s.dim))
-        self.mailbox = Mailbox(num_nodes, s.slots, s.dim + event_dim)
+        self.mailbox = Mailbox(num_nodes, s.slots, s.dim + event_dim, s.dim, s.hops, store)
         self.node = nn.Linear(node_dim, s.dim, bias=False) if node_dim else None
         self.attention = TemporalAttention(s.dim, s.dim, event_dim, TimeEncoding(s.time_dim), s.heads, s.dropout)
         self.norm = nn.LayerNorm(s.dim)
@@ -111,7 +115,8 @@ class APAN(nn.Module):
         """Return the embeddings of level 0's targets, float32 `[U, dim]`."""
         level = batch.levels_of()[0]
         node, now = column(level.node), column(level.time)
-        mails, state = self.mailbox(node), self.state[node]
+        mails = self.mailbox(node)
+        state = mails.state
         if self.node is not None:
             row = column(level.self_row)
             for below in batch.levels_of()[1:]:
@@ -150,45 +155,29 @@ class APAN(nn.Module):
         mail = z[row].sum(1)
         if self.event_dim:
             mail = torch.cat([mail, batch.tensor("own_feature").to(mail)], 1)
+        receiver, event = receivers(batch, self.settings.hops)
+        self.mailbox.push(receiver, mail[event], time[event])
         end = torch.stack([batch.tensor("src"), batch.tensor("dst")], 1).flatten()
         nodes, place = torch.unique(end, return_inverse=True)
         last = torch.zeros_like(nodes).scatter_reduce_(
             0, place, torch.arange(len(end), device=end.device), "amax", include_self=False
         )
-        self.state[nodes] = z[row.flatten()[last]]
-        receiver, event = self._receivers(batch, row, end.view(-1, 2))
-        self.mailbox.push(receiver, mail[event], time[event])
+        self.mailbox.keep(nodes, z[row.flatten()[last]])
 
     def forget(self) -> None:
         """Return to the state before the first event."""
         self._kept = None
-        self.state.zero_()
         self.mailbox.forget()
 
     def snapshot(self) -> MailState:
         """Return a deep copy of the state; weights are not part of it."""
-        return (self.state.clone(), *self.mailbox.snapshot())
+        return self.mailbox.snapshot()
 
     @torch.no_grad()
     def restore(self, state: MailState) -> None:
         """Return to a snapshot, which stays valid."""
         self._kept = None
-        self.state.copy_(state[0])
-        self.mailbox.restore(state[1:])
-
-    def _receivers(self, batch: Batch, row: torch.Tensor, end: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return who gets mail, and of which event of the batch: the ends, then their neighbours, then theirs."""
-        event = torch.arange(len(end), device=end.device).repeat_interleave(2)
-        row = row.flatten()
-        receivers, events = [end.flatten()], [event]
-        for level in batch.levels_of()[: self.settings.hops]:
-            hood = level.hood
-            mask, neighbor = column(hood.mask)[row], column(hood.node)[row]
-            event = event[:, None].expand_as(mask)[mask]
-            receivers.append(neighbor[mask])
-            events.append(event)
-            row = column(level.neighbor_row)[row][mask]
-        return torch.cat(receivers), torch.cat(events)
+        self.mailbox.restore(state)
 
 
 class _Kept(NamedTuple):

@@ -16,7 +16,7 @@ from stepwell.nn.linear import take
 from stepwell.nn.memory import MemoryState, NodeMemory, Recalled
 from stepwell.nn.reading import column, seconds_of
 from stepwell.nn.registry import models
-from stepwell.nn.stored_memory import OutOfCore
+from stepwell.nn.stored_rows import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 

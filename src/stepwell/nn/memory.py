@@ -3,24 +3,27 @@
 Memory lags one batch on purpose. An event first waits as its endpoints' *pending message*; the next time one of them
 is needed, the message updates the memory inside the forward pass, with gradient, which is how the updater learns. Only
 when the node has a new event is the updated row written back, without gradient, and the new event takes its place.
-Everything is a buffer, or in a file (`stored_memory`), so a checkpoint loses nothing.
+Everything is a buffer, or in a file (`stored_rows`), so a checkpoint loses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
+from stepwell.buffer.trace import Trace
+from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.state import StateReader, StateWriter
 from stepwell.kernels.attention import Clock
 from stepwell.kernels.products import padded, product
 from stepwell.kernels.recurrent import Pending, clock_gradient, compose, gru_backward, gru_forward
 from stepwell.nn.linear import bias, weight
-from stepwell.nn.stored_memory import NodeState, OutOfCore
+from stepwell.nn.stored_memory import NodeState, gather_state, memory_columns, trace_memory
+from stepwell.nn.stored_rows import OutOfCore, StoredRows
 from stepwell.nn.time import TimeEncoding
 
 MemoryState = tuple[torch.Tensor, ...]
@@ -102,7 +105,9 @@ class NodeMemory(nn.Module):
         self.input_bias = bias(gates * dim, dim)
         self.state = weight(gates * dim, dim)
         self.state_bias = bias(gates * dim, dim)
-        self.stored = None if store is None else store.open(num_nodes, dim, event_dim)
+        self.stored: StoredRows | None = (
+            None if store is None else store.open(num_nodes, memory_columns(dim, event_dim))
+        )
         rows = num_nodes if store is None else 0
         self.register_buffer("memory", torch.zeros(rows, dim))
         self.register_buffer("last_update", torch.zeros(rows, dtype=torch.int64))
@@ -143,7 +148,7 @@ class NodeMemory(nn.Module):
         """Return columns of state, and the nodes' rows in them: the buffers, or what a store has gathered."""
         if self.stored is None:
             return NodeState(*(getattr(self, name) for name in _STATE)), nodes
-        return self.stored.gather(nodes, self.pending_partner)
+        return gather_state(self.stored, nodes, self.pending_partner)
 
     def _change(self, nodes: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
         """Change columns of some nodes."""
@@ -213,6 +218,15 @@ class NodeMemory(nn.Module):
         """Bytes of a node's row in a store."""
         return -(-(16 + 4 * (self.dim + self.event_dim)) // 8) * 8
 
+    @property
+    def core_bytes(self) -> int:
+        """Bytes that leave host memory with the state; 0 once they have."""
+        return 0 if self.stored is not None else sum(buffer.nbytes for buffer in self.buffers(recurse=False))
+
+    def trace(self, batches: Iterable[Batch]) -> Trace:
+        """Return which rows an epoch's batches will read and change, beginning with the empty state."""
+        return trace_memory(batches, len(self.pending_partner), self.row_bytes)
+
     def move(self, store: OutOfCore) -> None:
         """Move the state out of core, as it stands; the buffers but `pending_partner` have no rows from then on.
 
@@ -220,7 +234,7 @@ class NodeMemory(nn.Module):
             DataError: If the store cannot be opened.
         """
         state, num_nodes = self.snapshot(), len(self.pending_partner)
-        self.stored = store.open(num_nodes, self.dim, self.event_dim)
+        self.stored = store.open(num_nodes, memory_columns(self.dim, self.event_dim))
         for name in _STATE:
             if name != "pending_partner":
                 setattr(self, name, getattr(self, name)[:0].clone())

@@ -21,7 +21,7 @@ from stepwell.nn.memory import STATE_SIZE, MemoryState, NodeMemory
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
 from stepwell.nn.reuse import RowReuse
-from stepwell.nn.stored_memory import OutOfCore
+from stepwell.nn.stored_rows import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 

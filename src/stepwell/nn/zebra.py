@@ -19,7 +19,7 @@ from stepwell.nn.linear import bias, project_rows, weight
 from stepwell.nn.memory import MemoryState, NodeMemory
 from stepwell.nn.reading import column, features_of, places_of, seconds_of
 from stepwell.nn.registry import models
-from stepwell.nn.stored_memory import OutOfCore
+from stepwell.nn.stored_rows import OutOfCore
 from stepwell.nn.time import TimeEncoding
 
 

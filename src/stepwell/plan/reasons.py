@@ -84,7 +84,7 @@ class Reasons:
     def _about_state(self) -> str:
         memory, room = memory_of(self.room.model), self.room
         if memory is None:
-            return "the model has no node memory that could be elsewhere"
+            return "the model has no node state that could be elsewhere"
         if memory.stored is not None:
             return "the model keeps it there"
         if not room.moves_state:

@@ -17,32 +17,31 @@ from stepwell.buffer.simulate import simulate
 from stepwell.buffer.trace import Trace
 from stepwell.core import Batch, Cost, Machine, PlanNode
 from stepwell.core.errors import InvalidValueError, UnknownNameError
-from stepwell.nn import trace_memory
-from stepwell.nn.memory import NodeMemory
+from stepwell.nn.stored_rows import Movable
 from stepwell.plan.options import Option
 from stepwell.storage.units import to_bytes
 
 STATE = "Node state"
 BESIDE_BYTES = 40
-"""Bytes a node that stay in host memory when its state is out of core: partners and bookkeeping."""
+"""Bytes a node that stay in host memory when its state is out of core: bookkeeping, and partners of messages."""
 _PAGE = 4096
 
 
-def memory_of(model: object) -> NodeMemory | None:
-    """Return the node memory of a model that can keep it out of core; None if it has none, or cannot."""
-    found = getattr(model, "memory", None)
-    can = isinstance(found, NodeMemory) and "store" in signature(type(model).__init__).parameters
-    return cast("NodeMemory", found) if can else None
+def memory_of(model: object) -> Movable | None:
+    """Return the node state (memory, mail) of a model that can keep it out of core; None if it has none, or cannot."""
+    if not isinstance(model, torch.nn.Module) or "store" not in signature(type(model).__init__).parameters:
+        return None
+    return next((part for part in model.modules() if isinstance(part, Movable)), None)
 
 
 def state_options(
-    pin: Policy | str | None, memory: NodeMemory | None, room_bytes: int | None
+    pin: Policy | str | None, memory: Movable | None, room_bytes: int | None
 ) -> tuple[Option[Policy | None], ...]:
     """Return host memory, or the policies of state out of core where it does not fit there.
 
     Args:
         pin: The user's choice: a policy, its name, or `"host"`.
-        memory: The model's node memory, None if it cannot be elsewhere.
+        memory: The model's node state, None if it cannot be elsewhere.
         room_bytes: Bytes for its rows if it must go out of core; None if it fits.
 
     Raises:
@@ -56,8 +55,8 @@ def state_options(
     if pin == "host" or (pin is None and (room_bytes is None or memory is None)):
         return (host,)
     if memory is None:
-        raise InvalidValueError("state", pin, "'host', or a model whose node memory can be stored (TGN, JODIE, ...)")
-    budget = max(1, room_bytes or memory.row_bytes * len(memory.pending_partner))
+        raise InvalidValueError("state", pin, "'host', or a model whose node state can be stored (TGN, APAN, ...)")
+    budget = max(1, room_bytes or memory.core_bytes)
     if isinstance(pin, str) or pin is None:
         found = [_built(name, budget) for name in policies if pin in (None, name)]
         if not found:
@@ -70,9 +69,9 @@ def state_options(
     return tuple(sorted(kept_options, key=lambda option: option.name != "lru"))  # type: ignore[arg-type]
 
 
-def traced(batches: Iterable[Batch], memory: NodeMemory) -> Trace:
+def traced(batches: Iterable[Batch], memory: Movable) -> Trace:
     """Return which rows of the state some batches touch."""
-    return trace_memory(batches, len(memory.pending_partner), memory.row_bytes)
+    return memory.trace(batches)
 
 
 def state_cost(policy: Policy, trace: Trace, machine: Machine, times: float) -> PlanNode:
@@ -102,10 +101,10 @@ def measured_state(model: object) -> dict[str, Cost]:
     return {STATE: Cost(float(done.misses), float(done.read_bytes + done.written_bytes), None, hit_rate)}
 
 
-def needed_bytes(model: torch.nn.Module, memory: NodeMemory | None) -> tuple[int, int]:
+def needed_bytes(model: torch.nn.Module, memory: Movable | None) -> tuple[int, int]:
     """Return the bytes of a model's weights and other buffers, and those of node state that can go out of core."""
     every = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    state = 0 if memory is None or memory.stored is not None else sum(t.nbytes for t in memory.buffers(recurse=False))
+    state = 0 if memory is None else memory.core_bytes
     return every - state, state
 
 

@@ -57,8 +57,8 @@ def test_a_mail_is_the_sum_of_both_ends_beside_the_events_features():
     for node in (1, 2):
         torch.testing.assert_close(model.mailbox.mail[node, 0], expected)
         assert model.mailbox.mail_time[node, 0] == 2
-    torch.testing.assert_close(model.state[1], z[batch.src_row[0]])
-    assert not model.state[[0, 3, 4, 5]].any()
+    torch.testing.assert_close(model.mailbox.state[1], z[batch.src_row[0]])
+    assert not model.mailbox.state[[0, 3, 4, 5]].any()
 
 
 def test_an_empty_mailbox_leaves_the_state_alone_and_a_mail_changes_the_embedding():

@@ -17,9 +17,9 @@ from stepwell.core import Machine, PlanNode
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.overrides import override
 from stepwell.jobs import Experiment, link_prediction
-from stepwell.nn import TGN, OutOfCore, TGNSettings
+from stepwell.nn import APAN, TGN, APANSettings, OutOfCore, TGNSettings
 from stepwell.plan import Plan, Setting, plan
-from stepwell.plan.state import STATE
+from stepwell.plan.state import STATE, memory_of
 from stepwell.storage import EventLog
 from stepwell.train import link_loss
 
@@ -49,7 +49,7 @@ def line(found: Plan) -> PlanNode | None:
     return next((node for _, node in found.tree.rows() if node.name == STATE), None)
 
 
-def asked(wide: EventLog, model: TGN, **options: object) -> Plan:
+def asked(wide: EventLog, model: TGN | APAN, **options: object) -> Plan:
     return plan(wide, model, setting=SETTING, machine=Machine(threads=1), probe=False, **options)  # type: ignore[arg-type]
 
 
@@ -90,6 +90,22 @@ def test_the_predicted_rows_are_those_that_a_run_reads(wide: EventLog, model: TG
     assert model.memory.stored is None and len(model.memory.memory) == NODES
 
 
+def test_mail_goes_out_of_core_where_it_does_not_fit_and_the_rows_read_are_those_predicted(wide: EventLog) -> None:
+    torch.manual_seed(0)
+    model = APAN(NODES, settings=APANSettings(16, 8, slots=3, k=5))
+    found = asked(wide, model, memory="600KiB")
+    assert (
+        choice(found, "state")[0] != "host" and f"its {model.mailbox.core_bytes:,} bytes" in choice(found, "state")[1]
+    )
+    assert choice(asked(wide, model, memory="64MiB"), "state")[0] == "host"
+    done = asked(wide, model, state=LRU(memory=24 << 10), batches="fixed", prefetch=0).analyze()
+    node = line(done)
+    assert node is not None and node.measured is not None and node.measured.rows is not None
+    assert node.measured.rows == node.predicted.rows
+    assert node.measured.hit_rate == pytest.approx(node.predicted.hit_rate)
+    assert model.mailbox.stored is None and len(model.mailbox.mail) == NODES
+
+
 def test_a_model_whose_state_is_elsewhere_already_is_planned_as_it_is(wide: EventLog, tmp_path: Path) -> None:
     stored = TGN(NODES, 0, 0, TGNSettings(32, 8, 8, k=5), OutOfCore(tmp_path, LRU(memory="100KiB")))
     found = asked(wide, stored)
@@ -99,8 +115,8 @@ def test_a_model_whose_state_is_elsewhere_already_is_planned_as_it_is(wide: Even
 
 def test_state_that_cannot_be_elsewhere_stays_and_a_pin_is_refused(wide: EventLog) -> None:
     found = plan(wide, "graphmixer", setting=SETTING, machine=Machine(threads=1), probe=False, memory="1KiB")
-    assert choice(found, "state")[0] == "host" and "no node memory" in choice(found, "state")[1]
-    with pytest.raises(InvalidValueError, match="node memory"):
+    assert choice(found, "state")[0] == "host" and "no node state" in choice(found, "state")[1]
+    with pytest.raises(InvalidValueError, match="node state"):
         plan(wide, "graphmixer", setting=SETTING, machine=Machine(threads=1), probe=False, state="lru")
 
 
@@ -167,16 +183,19 @@ def test_reuse_is_considered_only_when_bounded_values_are_allowed(wide: EventLog
         assert {one.names[2] for one in found.alternatives} == wanted
 
 
-def test_a_job_puts_state_where_the_plan_says_and_trains_the_same_there(wide: EventLog, tmp_path: Path) -> None:
-    chosen = override(
-        Experiment(), ["model.dim=8", "loop.epochs=1", "evaluation.ranking=20", "batches.size=50", "sampling.k=4"]
-    )
+@pytest.mark.parametrize(("name", "memory"), [("tgn", "350KiB"), ("apan", "1MiB")])
+def test_a_job_puts_state_where_the_plan_says_and_trains_the_same_there(
+    wide: EventLog, tmp_path: Path, name: str, memory: str
+) -> None:
+    small = ["model.dim=8", "loop.epochs=1", "evaluation.ranking=20", "batches.size=50", "sampling.k=4"]
+    chosen = override(Experiment(), [*small, f"model.name={name}"])
     here = link_prediction(wide, experiment=chosen)
-    there = link_prediction(wide, experiment=chosen, memory="350KiB", folder=tmp_path)
+    there = link_prediction(wide, experiment=chosen, memory=memory, folder=tmp_path)
     assert there.experiment.state.policy != "host"
     assert Experiment.from_json(there.experiment.to_json()) == there.experiment
     results = [here.fit(), there.fit()]
-    assert there.model.memory.stored is not None  # type: ignore[attr-defined]
+    moved = memory_of(there.model)
+    assert moved is not None and moved.stored is not None
     assert [score.value for score in results[0].scores] == [score.value for score in results[1].scores]
     node = next(node for _, node in results[1].plan.rows() if node.name == "Model step")
     assert node.measured is not None
