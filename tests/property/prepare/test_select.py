@@ -11,13 +11,11 @@ from hypothesis.extra.numpy import arrays
 from stepwell.kernels.coverage import (
     distances,
     distances_reference,
-    farthest_first,
     greedy_cover,
     greedy_cover_reference,
-    leaders,
-    match_mean,
 )
 from stepwell.kernels.matching import match_sum, match_sum_reference
+from stepwell.kernels.representatives import farthest_first, leaders, match_mean
 from stepwell.prepare.coreset import delta_cover, merge_reduce, quotas, select_coreset
 from stepwell.prepare.select import Bilevel, Coverage, Lazy, Naive, OnTorch, Selector, Sieve, Stochastic, selectors
 from stepwell.prepare.select.gradients import affinity, affinity_reference, bilevel_reference

@@ -10,7 +10,8 @@ import numpy as np
 
 from stepwell.core import Ids
 from stepwell.core.errors import InvalidValueError
-from stepwell.kernels.coverage import farthest_first, leaders, match_mean, nearest_pick
+from stepwell.kernels.coverage import nearest_pick
+from stepwell.kernels.representatives import farthest_first, leaders, match_mean
 from stepwell.prepare.select.solvers import Answer, Lazy, Problem, Solver, _sample, _shares
 
 
