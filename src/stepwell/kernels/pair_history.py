@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stepwell.core.batch import Ids
+from stepwell.kernels.pair_table import EMPTY, places_for, slot
 from stepwell.kernels.walks import Events, Floats
 
-_EMPTY = -1
-_MULTIPLIER = -7046029254386353131  # 2**64 / golden ratio, odd, as a signed 64-bit integer (Fibonacci hashing)
 NUM_FEATURES = 16
 """Of a pair (u, v): seen, age, count, events of u since, events of v since; the same of (v, u); then age and number of
 the events of u and of v, each with a flag; numbers as `log(1 + x)`, 0 where nothing was seen."""
@@ -41,7 +40,7 @@ class History(NamedTuple):
     def empty(cls, num_nodes: int, places: int = 1024) -> History:
         """Return the state before the first event."""
         return cls(
-            np.full(places, _EMPTY, np.int64),
+            np.full(places, EMPTY, np.int64),
             np.zeros((places, 4), np.int64),
             np.zeros(num_nodes, np.int64),
             np.zeros(num_nodes, np.int64),
@@ -53,31 +52,20 @@ class History(NamedTuple):
 
     def with_room(self, pairs: int) -> History:
         """Return a table that stays half empty with so many pairs more; this one if it is large enough."""
-        used = self.key != _EMPTY
+        used = self.key != EMPTY
         need = 2 * (int(used.sum()) + pairs)
         if need <= len(self.key):
             return self
-        places = 1 << max(2 * need - 1, 1023).bit_length()
-        key, value = np.full(places, _EMPTY, np.int64), np.zeros((places, 4), np.int64)
+        places = places_for(2 * need)
+        key, value = np.full(places, EMPTY, np.int64), np.zeros((places, 4), np.int64)
         _rebuild(key, value, self.key[used], self.value[used])
         return self._replace(key=key, value=value)
 
 
 @numba.njit(cache=True, nogil=True)
-def _slot(table: Ids, key: int) -> np.int64:
-    """Return where `key` is, or the free place where it belongs."""
-    mask = len(table) - 1
-    mixed = np.int64(key) * np.int64(_MULTIPLIER)
-    at = (mixed ^ (mixed >> 32)) & mask
-    while table[at] != _EMPTY and table[at] != key:
-        at = (at + 1) & mask
-    return at
-
-
-@numba.njit(cache=True, nogil=True)
 def _rebuild(key: Ids, value: Ids, keys: Ids, values: Ids) -> None:
     for i in range(len(keys)):
-        at = _slot(key, keys[i])
+        at = slot(key, keys[i])
         key[at] = keys[i]
         value[at] = values[i]
 
@@ -85,7 +73,7 @@ def _rebuild(key: Ids, value: Ids, keys: Ids, values: Ids) -> None:
 @numba.njit(cache=True, nogil=True)
 def _note(history: History, src: int, dst: int, time: int) -> np.int64:
     """Apply one event; return the place of its pair."""
-    at = _slot(history.key, (src << 32) | dst)
+    at = slot(history.key, (src << 32) | dst)
     history.degree[src] += 1
     history.degree[dst] += 1
     history.last[src], history.last[dst] = time, time
@@ -99,8 +87,8 @@ def _note(history: History, src: int, dst: int, time: int) -> np.int64:
 
 @numba.njit(cache=True, nogil=True)
 def _describe_pair(history: History, src: int, dst: int, now: int, seconds: float, out: Floats) -> None:
-    at = _slot(history.key, (src << 32) | dst)
-    if history.key[at] == _EMPTY:
+    at = slot(history.key, (src << 32) | dst)
+    if history.key[at] == EMPTY:
         return
     value = history.value[at]
     out[0] = 1
@@ -134,7 +122,7 @@ def _describe(
     for b in range(len(now)):
         while done < visible[b]:
             u, v = events.src[done], events.dst[done]
-            at = _slot(history.key, (u << 32) | v)
+            at = slot(history.key, (u << 32) | v)
             place[done], before[done, 0] = at, history.key[at]
             before[done, 1:5] = history.value[at]
             before[done, 5], before[done, 6] = history.last[u], history.last[v]

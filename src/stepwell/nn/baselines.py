@@ -18,10 +18,10 @@ import torch
 from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.state import StateReader, StateWriter
+from stepwell.kernels.pair_table import EMPTY, places_for, slot
+from stepwell.nn.reading import ids_of
 
-_EMPTY = -1
 _NEVER = np.iinfo(np.int64).min
-_MULTIPLIER = -7046029254386353131  # 2**64 / golden ratio, odd, as a signed 64-bit integer (Fibonacci hashing)
 
 _Int64 = npt.NDArray[np.int64]
 _Float64 = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ class EdgeBank:
     def _seen(self, batch: Batch, last: _Int64) -> _Float64:
         if self.window is None:
             return np.asarray(last != _NEVER, dtype=np.float64)
-        now = _ids(batch, "time")[:, None]
+        now = ids_of(batch, "time")[:, None]
         age = now - np.where(last == _NEVER, now, last)
         return np.asarray((last != _NEVER) & (age < self.window), dtype=np.float64)
 
@@ -169,7 +169,7 @@ class PopTrack:
 
     def stream(self, batch: Batch) -> torch.Tensor:
         """Return the same against the state left by the event before each; learns the batch."""
-        candidate, dst = self._known(batch), _ids(batch, "dst")
+        candidate, dst = self._known(batch), ids_of(batch, "dst")
         out = np.empty(candidate.shape)
         self._count = _stream_popularity(candidate, dst, self._weight, self._last, self._count, self.decay, out)
         return torch.from_numpy(out)
@@ -177,7 +177,7 @@ class PopTrack:
     def observe(self, batch: Batch) -> None:
         """Count the batch's destinations."""
         self._known(batch)
-        self._count = _count(_ids(batch, "dst"), self._weight, self._last, self._count, self.decay)
+        self._count = _count(ids_of(batch, "dst"), self._weight, self._last, self._count, self.decay)
 
     def forget(self) -> None:
         """Forget every event."""
@@ -199,8 +199,8 @@ class PopTrack:
 
     def _known(self, batch: Batch) -> _Int64:
         """Return the candidates after growing the tables to hold every id of the batch."""
-        dst = _ids(batch, "dst")
-        candidate = _ids(batch, "candidate") if "candidate" in batch else dst[:, None]
+        dst = ids_of(batch, "dst")
+        candidate = ids_of(batch, "candidate") if "candidate" in batch else dst[:, None]
         need = 1 + max(int(candidate.max(initial=-1)), int(dst.max(initial=-1)))
         if need > len(self._weight):
             extra = max(need, 2 * len(self._weight)) - len(self._weight)
@@ -213,34 +213,34 @@ class _Pairs:
     """A hash map from (source, destination) to the last value given: open addressing, at most half full."""
 
     def __init__(self) -> None:
-        self._key = np.full(1024, _EMPTY, np.int64)
+        self._key = np.full(1024, EMPTY, np.int64)
         self._value = np.zeros(1024, np.int64)
         self._size = 0
 
     def find(self, batch: Batch) -> _Int64:
         """Return the last value of each (source, candidate), `_NEVER` if there is none: `[B, C]`."""
-        candidate = _ids(batch, "candidate")
+        candidate = ids_of(batch, "candidate")
         out = np.empty(candidate.shape, np.int64)
-        _find_pairs(self._key, self._value, _ids(batch, "src"), candidate, out)
+        _find_pairs(self._key, self._value, ids_of(batch, "src"), candidate, out)
         return out
 
     def put(self, batch: Batch, value: npt.NDArray[np.generic]) -> None:
         """Set the value of each event's pair; the last event of a pair wins."""
         self._reserve(len(value))
         values = value.astype(np.int64, copy=False)
-        self._size += _put_pairs(self._key, self._value, _ids(batch, "src"), _ids(batch, "dst"), values)
+        self._size += _put_pairs(self._key, self._value, ids_of(batch, "src"), ids_of(batch, "dst"), values)
 
     def find_then_put(self, batch: Batch, value: npt.NDArray[np.generic]) -> _Int64:
         """Do both, event by event."""
         self._reserve(len(value))
-        src, dst, candidate = _ids(batch, "src"), _ids(batch, "dst"), _ids(batch, "candidate")
+        src, dst, candidate = ids_of(batch, "src"), ids_of(batch, "dst"), ids_of(batch, "candidate")
         out = np.empty(candidate.shape, np.int64)
         values = value.astype(np.int64, copy=False)
         self._size += _stream_pairs(self._key, self._value, src, dst, candidate, values, out)
         return out
 
     def save(self, writer: StateWriter) -> None:
-        used = self._key != _EMPTY
+        used = self._key != EMPTY
         writer.tensor("pair", self._key[used])
         writer.tensor("value", self._value[used])
 
@@ -251,18 +251,14 @@ class _Pairs:
     def _reserve(self, extra: int) -> None:
         need = 2 * (self._size + extra)
         if need > len(self._key):
-            used = self._key != _EMPTY
+            used = self._key != EMPTY
             self._rebuild(self._key[used], self._value[used], 2 * need)
 
     def _rebuild(self, key: _Int64, value: _Int64, capacity: int) -> None:
-        places = 1 << max(capacity - 1, 1023).bit_length()
-        self._key = np.full(places, _EMPTY, np.int64)
+        places = places_for(capacity)
+        self._key = np.full(places, EMPTY, np.int64)
         self._value = np.zeros(places, np.int64)
         self._size = int(_put_keys(self._key, self._value, key, value))
-
-
-def _ids(batch: Batch, name: str) -> _Int64:
-    return np.ascontiguousarray(batch.array(name), dtype=np.int64)
 
 
 def _position(last: _Int64) -> _Float64:
@@ -270,28 +266,17 @@ def _position(last: _Int64) -> _Float64:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _slot(table: _Int64, key: int) -> np.int64:
-    """Return where `key` is, or the empty place where it belongs."""
-    mask = len(table) - 1
-    mixed = np.int64(key) * np.int64(_MULTIPLIER)
-    at = (mixed ^ (mixed >> 32)) & mask
-    while table[at] != _EMPTY and table[at] != key:
-        at = (at + 1) & mask
-    return at
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
 def _find_row(table: _Int64, value: _Int64, src: int, candidate: _Int64, out: _Int64) -> None:
     for c in range(len(candidate)):
-        at = _slot(table, (src << 32) | candidate[c])
-        out[c] = value[at] if candidate[c] >= 0 and table[at] != _EMPTY else _NEVER
+        at = slot(table, (src << 32) | candidate[c])
+        out[c] = value[at] if candidate[c] >= 0 and table[at] != EMPTY else _NEVER
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _put_one(table: _Int64, value: _Int64, key: int, new: int) -> int:
     """Set one value; return 1 if the key is new."""
-    at = _slot(table, key)
-    fresh = 1 if table[at] == _EMPTY else 0
+    at = slot(table, key)
+    fresh = 1 if table[at] == EMPTY else 0
     table[at] = key
     value[at] = new
     return fresh

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
 
-from stepwell.core.batch import Batch, Level
+from stepwell.core.batch import Batch, Ids, Level
 from stepwell.kernels.attention import Places
 
 
 def column(value: object) -> torch.Tensor:
     """Return a level's array as the tensor that it is after the pipeline (NumPy arrays are shared, not copied)."""
     return value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+
+
+def ids_of(batch: Batch, name: str) -> Ids:
+    """Return a field of nodes, events or times as kernels read it: int64, contiguous, in host memory."""
+    return np.ascontiguousarray(batch.array(name), dtype=np.int64)
 
 
 def seconds_of(batch: Batch) -> float:

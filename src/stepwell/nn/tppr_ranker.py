@@ -6,13 +6,13 @@ source's list. The places are the explanation: these past events, with these cha
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from stepwell.access.tppr_stream import TPPRStream
 from stepwell.core import Ids
 from stepwell.core.batch import Batch
 from stepwell.core.state import StateReader, StateWriter
+from stepwell.nn.reading import ids_of
 
 
 class TPPRRanker:
@@ -42,11 +42,11 @@ class TPPRRanker:
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Return the candidates' weights in the lists that the last observed event left: `[B, C]`."""
-        return torch.from_numpy(self.lists.score(_ids(batch, "src"), _ids(batch, "candidate")))
+        return torch.from_numpy(self.lists.score(ids_of(batch, "src"), ids_of(batch, "candidate")))
 
     def stream(self, batch: Batch) -> torch.Tensor:
         """Return the same against the state left by the event before each; learns the batch."""
-        return torch.from_numpy(self.lists.score_then_observe(*_events(batch), _ids(batch, "candidate")))
+        return torch.from_numpy(self.lists.score_then_observe(*_events(batch), ids_of(batch, "candidate")))
 
     def observe(self, batch: Batch) -> None:
         """Apply the batch's events to the lists of both ends."""
@@ -66,8 +66,4 @@ class TPPRRanker:
 
 
 def _events(batch: Batch) -> tuple[Ids, Ids, Ids]:
-    return _ids(batch, "src"), _ids(batch, "dst"), _ids(batch, "time")
-
-
-def _ids(batch: Batch, name: str) -> Ids:
-    return np.ascontiguousarray(batch.array(name), dtype=np.int64)
+    return ids_of(batch, "src"), ids_of(batch, "dst"), ids_of(batch, "time")

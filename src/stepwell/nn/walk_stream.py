@@ -18,7 +18,7 @@ from stepwell.core.batch import Batch, Ids
 from stepwell.kernels.pair_history import History, describe_pairs, note
 from stepwell.kernels.walks import Events, Floats, Walks, advance, walk_products
 from stepwell.nn.memory import MemoryState
-from stepwell.nn.reading import column, seconds_of
+from stepwell.nn.reading import column, ids_of, seconds_of
 
 _STATE = ("row", "row_time", "key", "value", "last", "degree", "waiting")
 _SIZED = ("key", "value", "waiting")
@@ -91,7 +91,7 @@ class WalkStream(nn.Module):
         if before is None:
             before = column(batch.levels_of()[0].before)[batch.tensor("src_row")].numpy(force=True)
         visible = np.searchsorted(events[:, 3], before, side="left")
-        return Queries(_events(events), visible, _ids(batch, "time"), seconds_of(batch))
+        return Queries(_events(events), visible, ids_of(batch, "time"), seconds_of(batch))
 
     def products(self, queries: Queries, left: Ids, right: Ids) -> Floats:
         """Return inner products for pairs of nodes `[B, M]`: float32 `[B, M, R (levels + 1)^2]`."""
@@ -146,12 +146,8 @@ class WalkStream(nn.Module):
 
 
 def _columns(batch: Batch) -> Ids:
-    return np.stack([_ids(batch, name) for name in ("src", "dst", "time", "event")], 1)
+    return np.stack([ids_of(batch, name) for name in ("src", "dst", "time", "event")], 1)
 
 
 def _events(rows: Ids) -> Events:
     return Events(*(np.ascontiguousarray(rows[:, i]) for i in range(3)))
-
-
-def _ids(batch: Batch, name: str) -> Ids:
-    return np.ascontiguousarray(batch.array(name), dtype=np.int64)
