@@ -26,8 +26,7 @@ from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.state import sync
 from stepwell.prepare.step import ROW, Fitted, Report
 from stepwell.storage import Lake
-from stepwell.storage.derived import raise_if_full, scratch_folder
-from stepwell.storage.stored import index_root
+from stepwell.storage.derived import index_root, raise_if_full, scratch_folder
 
 OUT, QUARANTINE, LISTED = "out", "quarantine", "parents"
 _NOTE = "note."
@@ -35,7 +34,7 @@ _NOTE = "note."
 
 def cache_root(lake: Lake) -> Path:
     """Return the folder of a lake's steps."""
-    return index_root(lake) / "_prepare"
+    return index_root(lake.path) / "_prepare"
 
 
 def clear_cache(lake: Lake) -> None:

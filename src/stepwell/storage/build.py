@@ -74,8 +74,7 @@ def build_rows(events: SortedEvents, writer: ArrayWriter, *, budget_bytes: int, 
     _each(lambda bounds: _count_all(events, bounds, indptr[1:]), _parts(events.num_nodes, num_threads), num_threads)
     _accumulate(indptr)
     size = int(indptr[-1])
-    neighbor, event = writer.create("neighbor", (size,), np.int32), writer.create("event", (size,), np.int32)
-    row_time = writer.create("time", (size,), np.int64)
+    neighbor, event, row_time = _entries(writer, size)
     room = max(budget_bytes - _SPARE_BYTES, budget_bytes // 2) // num_threads
     ranges = _ranges(indptr, room)
     longest = max(
@@ -124,6 +123,12 @@ def _each(work: Callable[[tuple[int, int]], None], parts: Iterable[tuple[int, in
             pass
 
 
+def _entries(writer: ArrayWriter, size: int) -> tuple[Int32s, Int32s, Ids]:
+    """Create the arrays of an index's entries: neighbour, event and time."""
+    ends = writer.create("neighbor", (size,), np.int32), writer.create("event", (size,), np.int32)
+    return *ends, writer.create("time", (size,), np.int64)
+
+
 def _parts(num_nodes: int, count: int) -> list[tuple[int, int]]:
     edges = [num_nodes * part // count for part in range(count + 1)]
     return list(pairwise(edges))
@@ -163,8 +168,7 @@ def update_rows(old: TemporalCSR, moved: Int32s, late: SortedEvents, positions: 
     indptr = writer.create("indptr", (late.num_nodes + 1,), np.int64)
     _count_merged(old.indptr, old.event, moved, fresh.indptr, indptr)
     size = int(indptr[-1])
-    neighbor, event = writer.create("neighbor", (size,), np.int32), writer.create("event", (size,), np.int32)
-    row_time = writer.create("time", (size,), np.int64)
+    neighbor, event, row_time = _entries(writer, size)
     before = (old.indptr, old.neighbor, old.event, old.time)
     added = (fresh.indptr, fresh.neighbor, fresh.event, fresh.time)
     _merge(before, moved, added, place, (indptr, neighbor, event, row_time))

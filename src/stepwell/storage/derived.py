@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from stepwell.core.errors import DataError
 from stepwell.core.log import logger
+from stepwell.core.settings import settings
 from stepwell.core.state import Json, sync
 
 FORMAT = 1
@@ -55,6 +56,18 @@ class ArrayWriter:
     def save(self, name: str, values: npt.NDArray[np.generic]) -> None:
         """Write an array that is in memory already."""
         self.create(name, values.shape, values.dtype)[...] = values
+
+
+def index_root(lake: str) -> Path:
+    """Return where what is derived from a lake belongs: inside it, or under the home folder for a remote one.
+
+    Args:
+        lake: The lake's folder or address.
+    """
+    local = lake.removeprefix("file://")
+    if "://" not in local:
+        return Path(local) / "_index"
+    return settings().home / "index" / hashlib.sha256(lake.rstrip("/").encode()).hexdigest()[:16]
 
 
 def folder_of(root: Path, kind: str, parameters: Mapping[str, Json]) -> Path:

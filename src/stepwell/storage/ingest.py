@@ -22,7 +22,7 @@ import pyarrow as pa
 from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.log import logger
-from stepwell.storage.derived import ArrayWriter, raise_if_full, scratch_folder
+from stepwell.storage.derived import ArrayWriter, index_root, raise_if_full, scratch_folder
 from stepwell.storage.events import EventLog
 from stepwell.storage.files import Rows
 from stepwell.storage.lineage import Input, Origin
@@ -32,7 +32,7 @@ from stepwell.storage.node_features import NodeSpill, spill_node_features
 from stepwell.storage.sort import Events, Sorter, sorter
 from stepwell.storage.sources import Source, open_source
 from stepwell.storage.spill import Columns, Spill, spill_source
-from stepwell.storage.stored import index_root, open_log
+from stepwell.storage.stored import open_log
 from stepwell.storage.units import parse_unit, to_bytes
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _notes(rows: Rows, spill: Spill) -> tuple[str, ...]:
 def _scratch(lake: Lake, name: str) -> Iterator[Path]:
     """Give a folder for spill files beside the lake's indexes."""
     try:
-        with scratch_folder(index_root(lake), ".ingest-") as folder:
+        with scratch_folder(index_root(lake.path), ".ingest-") as folder:
             yield folder
     except OSError as error:
         raise_if_full(name, error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.core.errors import DataError, UnknownNameError
 from stepwell.storage import delta
+from stepwell.storage.derived import index_root
 from stepwell.storage.lineage import TABLE
 from stepwell.storage.table import Table
 
@@ -95,7 +96,7 @@ class Place:
             UnknownNameError: If an object store has no such table.
         """
         if self.is_local:
-            for folder in [Path(self.uri(name)), *(Path(self.path) / "_index").glob(f"{name}@*")]:
+            for folder in [Path(self.uri(name)), *index_root(self.path).glob(f"{name}@*")]:
                 # Out of sight in one step, then deleted at leisure.
                 aside = folder.with_name(f"_dropped-{uuid.uuid4().hex[:8]}")
                 folder.rename(aside)

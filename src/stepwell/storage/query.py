@@ -49,6 +49,7 @@ def connect(budget: str = "1GiB") -> duckdb.DuckDBPyConnection:
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "python_enable_replacements": "false",
+        "asof_loop_join_threshold": 0,  # a stream's size is unknown: a nested loop over it would be quadratic
     }
     try:
         return duckdb.connect(config=settings)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.settings import settings
 from stepwell.core.state import sync
 from stepwell.storage.row_writers import Folder, writers_of
 from stepwell.storage.rows import FORMAT, RowColumn, RowManifest, TableRows
@@ -22,19 +21,10 @@ from stepwell.storage.rows import FORMAT, RowColumn, RowManifest, TableRows
 _MIN_BUDGET = 1 << 20
 
 
-def rows_folder(index_root: Path, name: str, version: int, columns: tuple[str, ...] | None = None) -> Path:
+def rows_folder(root: Path, name: str, version: int, columns: tuple[str, ...] | None = None) -> Path:
     """Return where the row index of a table version belongs: `<root>/<name>@<version>/rows-<hash>`."""
     text = json.dumps([FORMAT, columns])
-    return index_root / f"{name}@{version}" / f"rows-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def index_root(table_uri: str) -> Path:
-    """Return where indexes of a lake's tables belong: beside them, or under the home folder for a remote lake."""
-    local = table_uri.removeprefix("file://")
-    if "://" not in local:
-        return Path(local).parent / "_index"
-    lake = hashlib.sha256(table_uri.rstrip("/").rpartition("/")[0].encode()).hexdigest()[:16]
-    return settings().home / "index" / lake
+    return root / f"{name}@{version}" / f"rows-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def open_or_build_rows(

@@ -7,7 +7,6 @@ takes features and adjacency over from it where they are still there.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,9 +20,8 @@ import pyarrow.compute as pc
 
 from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
-from stepwell.core.settings import settings
 from stepwell.storage.build import SortedEvents, build_rows, update_rows
-from stepwell.storage.derived import MANIFEST, Arrays, ArrayWriter, folder_of, open_arrays, open_or_build
+from stepwell.storage.derived import MANIFEST, Arrays, ArrayWriter, folder_of, index_root, open_arrays, open_or_build
 from stepwell.storage.events import EventLog
 from stepwell.storage.files import BATCH_ROWS
 from stepwell.storage.index import TemporalCSR
@@ -34,13 +32,6 @@ from stepwell.storage.units import seconds_of
 
 if TYPE_CHECKING:
     from stepwell.storage.lake import Lake
-
-
-def index_root(lake: Lake) -> Path:
-    """Return the folder of a lake's derived arrays: inside it, or below the local home for a remote one."""
-    if lake.is_local:
-        return Path(lake.path) / "_index"
-    return settings().home / "index" / hashlib.sha256(lake.path.encode()).hexdigest()[:16]
 
 
 def open_log(lake: Lake, name: str, version: int | None = None, *, budget_bytes: int = 1 << 30) -> EventLog:
@@ -68,7 +59,7 @@ class _Stored:
 
     def __init__(self, lake: Lake, table: Table, schema: LogSchema, budget_bytes: int) -> None:
         self.lake, self.table, self.schema, self.budget_bytes = lake, table, schema, budget_bytes
-        self.root = index_root(lake) / f"{table.name}@{table.version}"
+        self.root = index_root(lake.path) / f"{table.name}@{table.version}"
         self.identity = str(table.delta.metadata().id)
 
     def folder(self, kind: str) -> Path:

@@ -137,9 +137,11 @@ class Table:
     @cached_property
     def row_index(self) -> TableRows:
         """Random access to the rows, out of core; built beside the lake at first use, in 256 MiB of memory."""
-        from stepwell.storage.row_index import index_root, open_or_build_rows, rows_folder
+        from stepwell.storage.derived import index_root
+        from stepwell.storage.row_index import open_or_build_rows, rows_folder
 
-        folder = rows_folder(index_root(self.delta.table_uri), self.name, self.version)
+        lake = self.delta.table_uri.rstrip("/").rpartition("/")[0]
+        folder = rows_folder(index_root(lake), self.name, self.version)
         return open_or_build_rows(self.batches(), self.schema, folder, where=f"{self.name}@{self.version}")
 
     def read(self, slice: Slice) -> Batch:

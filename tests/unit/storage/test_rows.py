@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from stepwell.core import Slice
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.storage import Codes, Ragged
-from stepwell.storage.row_index import build_rows, index_root, open_or_build_rows, rows_folder
+from stepwell.storage.derived import index_root
+from stepwell.storage.row_index import build_rows, open_or_build_rows, rows_folder
 from stepwell.storage.row_writers import MAX_CODES
 
 SCHEMA = pa.schema([
@@ -144,7 +145,7 @@ def test_damage_is_found(tmp_path):
 
 
 def test_a_second_opening_scans_nothing(tmp_path):
-    folder = rows_folder(index_root(str(tmp_path / "t")), "t", 3)
+    folder = rows_folder(index_root(str(tmp_path)), "t", 3)
     first = open_or_build_rows([table(9)], SCHEMA, folder, where="t@3")
 
     def never():
