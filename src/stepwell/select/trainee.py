@@ -10,6 +10,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, cast
 
@@ -19,6 +20,7 @@ from stepwell.core.errors import CheckpointError, InvalidValueError
 from stepwell.core.shapes import Model
 from stepwell.core.state import Json, StateReader, StateWriter
 from stepwell.select.space import Params
+from stepwell.select.with_keras import KerasModel, as_keras
 from stepwell.train.state import (
     load_generators,
     load_model,
@@ -72,11 +74,12 @@ class Trainee:
 
 
 def as_trainee(built: torch.nn.Module | Trainee, params: Params) -> Trainee:
-    """Return what `build` gave as a trainee with an optimiser.
+    """Return what `build` gave as a trainee with an optimiser; a compiled Keras model brings its own.
 
     Raises:
-        InvalidValueError: If it is neither a module nor a trainee.
+        InvalidValueError: If it is neither a module, a Keras model nor a trainee.
     """
+    built = as_keras(built) or built
     if isinstance(built, torch.nn.Module):
         built = Trainee(built)
     if not isinstance(built, Trainee):
@@ -160,7 +163,8 @@ def unpack(live: Live, blob: bytes, *, warm: bool = False) -> None:
         CheckpointError: If the state is torn, or of another model.
     """
     reader, trainee = read_blob(blob), live.trainee
-    load_model(cast("Model", trainee.model), reader.child("model"))
+    with trainee.model.own_rate() if warm and isinstance(trainee.model, KerasModel) else nullcontext():
+        load_model(cast("Model", trainee.model), reader.child("model"))
     if trainee.optimizer is not None and reader.has("optimizer"):
         own = [dict(group) for group in trainee.optimizer.param_groups]
         load_optimizer(trainee.optimizer, reader.child("optimizer"))
