@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from stepwell.core.errors import InvalidValueError, UnknownNameError
+from stepwell.cli.recipes import function_of
+from stepwell.core.errors import InvalidValueError
 from stepwell.core.overrides import override
 from stepwell.prepare.answers import provenance
 from stepwell.prepare.page import report
@@ -73,15 +72,9 @@ def prepare(options: argparse.Namespace) -> int:
 
 
 def _preparation(name: str) -> Preparation:
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise InvalidValueError("RECIPE", name, "module:function")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Callable[[], object] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UnknownNameError("recipe", f"{name} ({error})", ["module:function"]) from error
-    made = found()
+    made = function_of(name, "recipe", ["module:function"])()
     if not isinstance(made, Preparation):
         raise InvalidValueError(name, type(made).__name__, "a function that returns a Preparation")
     return made

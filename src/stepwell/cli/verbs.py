@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pyarrow as pa
 
 from stepwell import datasets as named
 from stepwell import jobs, recipes, storage
+from stepwell.cli.recipes import recipe_list, recipe_of
 from stepwell.core import Machine
 from stepwell.core.errors import InvalidValueError, UnknownNameError
 from stepwell.core.overrides import override
@@ -167,7 +166,8 @@ def _tell(profile: Machine) -> int:
 def train(options: Options) -> int:
     """Train a recipe and write its folder."""
     if options.list:
-        return _list_recipes()
+        _say(recipe_list(recipes.recipes))
+        return 0
     folder = Path(options.out or f"runs/{options.recipe.replace(':', '-')}")
     experiment = jobs.read_experiment(folder) if options.resume and not options.recipe else _experiment(options)
     result = jobs.run(experiment, folder, resume=options.resume)
@@ -209,26 +209,7 @@ def bench(options: Options) -> int:
 def _experiment(options: Options) -> Experiment:
     if not options.recipe:
         raise InvalidValueError("RECIPE", "", f"one of {', '.join(recipes.recipes)}, or module:function")
-    return override(_recipe(options.recipe)(), options.set)
-
-
-def _recipe(name: str) -> Callable[[], Experiment]:
-    if ":" not in name:
-        return recipes.recipes[name]
-    module, _, function = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Callable[[], Experiment] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UnknownNameError("recipe", f"{name} ({error})", recipes.recipes) from error
-    return found
-
-
-def _list_recipes() -> int:
-    for name in recipes.recipes:
-        text = (recipes.recipes[name].__doc__ or "").strip().splitlines()[0]
-        _say(f"{name:<28} {text}")
-    return 0
+    return override(recipe_of(options.recipe, recipes.recipes)(), options.set)
 
 
 def _ingest_file(lake: storage.Lake, path: str, name: str, options: Options, budget: str) -> str:
