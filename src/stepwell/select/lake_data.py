@@ -177,6 +177,8 @@ class TableData:
         if isinstance(kept, tuple) and kept[0] == key:
             batch: Batch = kept[1]
             return batch
+        self.opened.pop(key[0], None)  # one part of a kind at a time, also while the next one is read
+        kept = None
         if place not in self.opened:
             self.opened[place] = Lake(place[0]).table(place[1], place[2])
         table = self.opened[place]
