@@ -13,14 +13,17 @@ class Detector(Protocol):
     """Hears numbers one after the other and says when their mean has changed; stateful."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
 
     def update(self, value: float) -> bool:
         """Hear the next number; return whether a change is found now."""
 
-    def save(self, writer: StateWriter) -> None: ...
+    def save(self, writer: StateWriter) -> None:
+        """Write what was heard, as far as the next answers depend on it."""
 
-    def load(self, reader: StateReader) -> None: ...
+    def load(self, reader: StateReader) -> None:
+        """Go on from what `save` wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,11 @@ class PageHinkley:
         return True
 
     def save(self, writer: StateWriter) -> None:
+        """Write count, mean, sum and its lowest point."""
         writer.value("page-hinkley", [self._count, self._mean, self._sum, self._least])
 
     def load(self, reader: StateReader) -> None:
+        """Go on from what `save` wrote."""
         count, self._mean, self._sum, self._least = cast("list[float]", reader.value("page-hinkley"))
         self._count = int(count)
 
@@ -128,9 +133,14 @@ class River:
         return True
 
     def save(self, writer: StateWriter) -> None:
+        """Write every number heard since the last finding."""
         writer.value("heard", cast("Json", list(self._heard)))
 
     def load(self, reader: StateReader) -> None:
+        """Say again to a new detector what the saved one had heard.
+
+        Cost: one update a number heard since the last finding.
+        """
         heard, self._heard = cast("list[float]", reader.value("heard")), []
         self._detector = self._make()
         for value in heard:

@@ -303,6 +303,7 @@ class ReplayBuffer:
             raise InvalidValueError("size_bytes", config.size_bytes, f"at least {least}, to hold one row and codebooks")
 
     def save(self, writer: StateWriter) -> None:
+        """Write the coded rows, the codebooks that they are coded by, and the counters."""
         writer.value(
             "counters",
             [self.cover_bound, self.reduces, self.num_seen, self.codebook_version, self._adds, len(self), self._learnt],
@@ -321,6 +322,11 @@ class ReplayBuffer:
                 writer.tensor(name, column)
 
     def load(self, reader: StateReader) -> None:
+        """Go on from what `save` wrote; the buffer was built with the same settings.
+
+        Raises:
+            CheckpointError: If the state has another number of rows than it says.
+        """
         counters = cast("list[float]", reader.value("counters"))
         self.cover_bound = float(counters[0])
         self.reduces, self.num_seen, self.codebook_version, self._adds = (int(count) for count in counters[1:5])
