@@ -22,6 +22,8 @@ from stepwell.kernels.threads import launch
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 LINE, LEVELS, FLOAT = 0, 1, 2
+WIDE = 16
+"""Columns side by side that pay for views of their own, over which a loop becomes wide."""
 Float32 = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint32]
 
@@ -262,30 +264,41 @@ def _unpack(packed, bits, place, out):  # type: ignore[no-untyped-def]
             out[i, f] = _read(packed[i], bits[f], place[f])
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _line_bytes(line, at, a, b, low, step, target):  # type: ignore[no-untyped-def]
+    """Decode bytes on lines, columns `[a, b)`."""
+    if b - a < WIDE:
+        for f in range(a, b):
+            target[f] = low[f] + step[f] * line[at + f - a]
+        return
+    codes, points, steps, found = line[at : at + b - a], low[a:b], step[a:b], target[a:b]
+    for k in range(b - a):  # all begin at 0 and go up by one: the compiler makes it wide
+        found[k] = points[k] + steps[k] * codes[k]
+
+
 @numba.njit(cache=True, nogil=True)
 def _decode(first, last, packed, rows, layout, out):  # type: ignore[no-untyped-def]
     kind, bits, place, low, step, begin, levels, run = layout
     word = np.empty(1, np.uint32)
     real = word.view(np.float32)
     for i in range(first, last):
-        line = packed[rows[i]]
+        row = rows[i]
+        line, target = packed[row], out[i]
         for r in range(len(run)):
             a, b = run[r, 0], run[r, 1]
             width = bits[a]
             if kind[a] == LINE and width == 8:
-                at = place[a] >> 3
-                for f in range(a, b):
-                    out[i, f] = low[f] + step[f] * line[at + f - a]
+                _line_bytes(line, place[a] >> 3, a, b, low, step, target)
             elif kind[a] == LINE:
                 for f in range(a, b):
-                    out[i, f] = low[f] + step[f] * _read(line, width, place[f])
+                    target[f] = low[f] + step[f] * _read(line, width, place[f])
             elif kind[a] == LEVELS:
                 for f in range(a, b):
-                    out[i, f] = levels[begin[f] + _read(line, width, place[f])]
+                    target[f] = levels[begin[f] + _read(line, width, place[f])]
             else:
                 for f in range(a, b):
                     word[0] = _read(line, width, place[f])
-                    out[i, f] = real[0]
+                    target[f] = real[0]
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)

@@ -19,6 +19,8 @@ from stepwell.core import Ids
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+CACHE_BYTES = 1 << 20
+"""Room for sums of nodes that stays in a core's own cache."""
 
 
 class Tree(NamedTuple):
@@ -96,10 +98,10 @@ def words_times(words: Int32, begin: Ids, tree: Tree, column: Int32, value: Floa
     """Return the rows times a matrix `[F, K]`, float32 `[N, K]`, without decoding a row.
 
     Cost:
-        `(T + W) K` additions and `T K` floats of memory.
+        `(T + W) K` additions; sums of all nodes for a block of columns are held at a time.
     """
     out = np.zeros((len(begin) - 1, matrix.shape[1]), np.float32)
-    _times(words, begin, *tree, column, value, np.ascontiguousarray(matrix, np.float32), out)
+    _times(words, begin, *tree, column, value, np.ascontiguousarray(matrix, np.float32), _held(tree, matrix), out)
     return out
 
 
@@ -109,11 +111,17 @@ def transposed_times(
     """Return the transposed rows times a matrix `[N, K]`, float32 `[F, K]`: the gradient of a linear layer.
 
     Cost:
-        `(T + W) K` additions and `T K` floats of memory.
+        `(T + W) K` additions; sums of all nodes for a block of columns are held at a time.
     """
     out = np.zeros((width, matrix.shape[1]), np.float32)
-    _transposed(words, begin, *tree, column, value, np.ascontiguousarray(matrix, np.float32), out)
+    _transposed(words, begin, *tree, column, value, np.ascontiguousarray(matrix, np.float32), _held(tree, matrix), out)
     return out
+
+
+def _held(tree: Tree, matrix: Float32) -> Float32:
+    """Return room for the sums of all nodes, for as many columns at a time as a near cache has place for."""
+    block = max(16, CACHE_BYTES // (4 * max(1, len(tree.parent))) // 16 * 16)
+    return np.empty((len(tree.parent), min(block, max(1, matrix.shape[1]))), np.float32)
 
 
 # Below this line stands Numba code.
@@ -184,38 +192,59 @@ def _depths(parent):  # type: ignore[no-untyped-def]
     return depth
 
 
-@numba.njit(cache=True, nogil=True)
-def _times(words, begin, parent, pair, column, value, matrix, out):  # type: ignore[no-untyped-def]
-    width = matrix.shape[1]
-    held = np.empty((len(parent), width), np.float32)
-    for node in range(len(parent)):
-        p = pair[node]
-        source, factor = column[p], value[p]
-        if parent[node] < 0:
-            for k in range(width):
-                held[node, k] = factor * matrix[source, k]
-        else:
-            for k in range(width):
-                held[node, k] = held[parent[node], k] + factor * matrix[source, k]
-    for row in range(len(begin) - 1):
-        for at in range(begin[row], begin[row + 1]):
-            for k in range(width):
-                out[row, k] += held[words[at], k]
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _put(out, factor, row):  # type: ignore[no-untyped-def]
+    for k in range(len(out)):
+        out[k] = factor * row[k]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _put_sum(out, before, factor, row):  # type: ignore[no-untyped-def]
+    for k in range(len(out)):
+        out[k] = before[k] + factor * row[k]
 
 
 @numba.njit(cache=True, nogil=True)
-def _transposed(words, begin, parent, pair, column, value, matrix, out):  # type: ignore[no-untyped-def]
-    width = matrix.shape[1]
-    held = np.zeros((len(parent), width), np.float32)
-    for row in range(len(begin) - 1):
-        for at in range(begin[row], begin[row + 1]):
-            for k in range(width):
-                held[words[at], k] += matrix[row, k]
-    for node in range(len(parent) - 1, -1, -1):
-        p = pair[node]
-        target, factor = column[p], value[p]
-        for k in range(width):
-            out[target, k] += factor * held[node, k]
-        if parent[node] >= 0:
-            for k in range(width):
-                held[parent[node], k] += held[node, k]
+def _add(out, row):  # type: ignore[no-untyped-def]
+    for k in range(len(out)):
+        out[k] += row[k]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _add_times(out, factor, row):  # type: ignore[no-untyped-def]
+    for k in range(len(out)):
+        out[k] += factor * row[k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _times(words, begin, parent, pair, column, value, matrix, held, out):  # type: ignore[no-untyped-def]
+    block = held.shape[1]
+    for left in range(0, matrix.shape[1], block):
+        right = min(matrix.shape[1], left + block)
+        for node in range(len(parent)):
+            row, factor = matrix[column[pair[node]], left:right], value[pair[node]]
+            if parent[node] < 0:
+                _put(held[node, : right - left], factor, row)
+            else:
+                _put_sum(held[node, : right - left], held[parent[node], : right - left], factor, row)
+        for row in range(len(begin) - 1):
+            target = out[row, left:right]
+            for at in range(begin[row], begin[row + 1]):
+                _add(target, held[words[at], : right - left])
+
+
+@numba.njit(cache=True, nogil=True)
+def _transposed(words, begin, parent, pair, column, value, matrix, held, out):  # type: ignore[no-untyped-def]
+    block = held.shape[1]
+    for left in range(0, matrix.shape[1], block):
+        right = min(matrix.shape[1], left + block)
+        held[:] = 0
+        for row in range(len(begin) - 1):
+            source = matrix[row, left:right]
+            for at in range(begin[row], begin[row + 1]):
+                _add(held[words[at], : right - left], source)
+        for node in range(len(parent) - 1, -1, -1):
+            own = held[node, : right - left]
+            _add_times(out[column[pair[node]], left:right], value[pair[node]], own)
+            if parent[node] >= 0:
+                _add(held[parent[node], : right - left], own)

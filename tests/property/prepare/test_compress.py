@@ -102,10 +102,11 @@ def test_codecs_err_as_measured_for_the_paper():
     }
     assert relative["uniform-8", "normal"] == pytest.approx(8.4e-5, rel=0.5)
     assert relative["equal-rank-8", "normal"] == pytest.approx(7.6e-4, rel=0.5)
-    assert relative["lloyd-max-8", "normal"] == pytest.approx(3.3e-4, rel=0.5)
+    assert relative["lloyd-max-8", "normal"] < 3.3e-4 / 3  # begun at the cube root's spacing; 4.2e-5 is the best
     assert relative["equal-rank-2", "normal"] == pytest.approx(0.14, rel=0.2)
     assert relative["lloyd-max-2", "normal"] == pytest.approx(0.12, rel=0.2)
-    assert relative["uniform-8", "heavy"] < relative["lloyd-max-8", "heavy"] < relative["equal-rank-8", "heavy"]
+    assert relative["uniform-8", "heavy"] < relative["equal-rank-8", "heavy"]
+    assert relative["lloyd-max-8", "heavy"] < relative["equal-rank-8", "heavy"] / 4
 
 
 @given(table=TABLES, seed=st.integers(0, 99))
