@@ -9,7 +9,7 @@ arrival; `position` is the rank by (time, event_id) in its version, and -1 is th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from stepwell.core.batch import Ids
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.log import logger
 from stepwell.storage.derived import ArrayWriter, index_root, raise_if_full, scratch_folder
+from stepwell.storage.event_columns import EventColumns
 from stepwell.storage.events import EventLog
 from stepwell.storage.files import Rows
 from stepwell.storage.lineage import Input, Origin
@@ -47,40 +48,22 @@ def ingest_events(
     lake: Lake,
     name: str,
     source: Source,
+    asked: EventColumns,
     *,
-    src: str | tuple[str, str] = "src",
-    dst: str | tuple[str, str] = "dst",
-    time: str = "time",
-    features: str | Path | Sequence[str] | None = None,
-    label: str | None = None,
     node_features: Source | None = None,
-    event_type: str | None = None,
-    unit: str | tuple[str, str] | None = None,
-    budget: str | int = "1GiB",
     directed: bool = False,
+    budget: str | int = "1GiB",
 ) -> EventLog:
-    """Ingest a source of events as a new version of a log, in bounded memory.
-
-    A file that was ingested before with the same arguments, and has not changed, is not read again.
+    """Ingest a source of events as a new version of a log, in bounded memory: what `Lake.events` does.
 
     Args:
         lake: Where the log goes.
         name: Its name.
         source: Anything `open_source` reads.
-        src: Column of the source node's key, integers or text; or a pair (key space, column). Ends given as plain
-            columns share the key space "node".
-        dst: The same for the destination.
-        time: Column of the time: numbers, timestamps or dates.
-        features: Numeric columns, one column of lists, or an `.npy` file with one row an event in the source's order.
-        label: Column of one number an event.
-        node_features: Rows of a key and numeric columns (the key's column is called like the space, "key" or "node",
-            or is the first); a matrix or `.npy` file whose row number is the key; or a mapping from space to one of
-            these. Nodes without a row get zeros.
-        event_type: Column of small integers or of names.
-        unit: What the numbers of `time` count ("s" if not given), or a pair (source, stored) such as ("s", "ms");
-            timestamps keep their own unit if it is not given.
-        budget: Memory to use beyond a few batches, such as "1GiB"; the rest goes to spill files in the lake's folder.
+        asked: Which columns hold what.
+        node_features: Rows of a key and numeric columns, a matrix or `.npy` file, or a mapping from space to one.
         directed: Whether an event is seen from its source only.
+        budget: Memory to use beyond a few batches.
 
     Raises:
         DataError: If a column is missing or has a wrong type, or a row is bad; names the file, row and column.
@@ -90,7 +73,7 @@ def ingest_events(
     Cost: one pass over the source, one external sort, and the tables' size written once.
     """
     rows = open_source(source)
-    columns = _columns(rows, src, dst, time, features, label, event_type, unit)
+    columns = asked.in_source(rows)
     seen = _fingerprint(source, [asdict(columns), directed, _look_of(node_features), _stat(columns.feature_file)])
     expected = lake.table(name).version if name in lake else -1
     if seen and expected >= 0:
@@ -135,11 +118,10 @@ def ingest_events(
 def append_events(
     lake: Lake, name: str, source: Source, *, unit: str | tuple[str, str] | None = None, budget: str | int = "1GiB"
 ) -> EventLog:
-    """Add late events to a log: a new version with each of them at its place in time.
+    """Add late events to a log: what `Lake.append` does.
 
-    Behind an event of the same time comes what arrived later. The columns must be called as in the first ingest.
-    Ids of nodes and events stay; new nodes come behind the known ones. If the last version's index was built, the new
-    version's is made from it by merging.
+    New nodes come behind the known ones. If the last version's index was built, the new version's is made from it by
+    merging.
 
     Args:
         lake: Where the log is.
@@ -196,7 +178,7 @@ def append_events(
 
 
 def delete_events(lake: Lake, name: str, event_ids: npt.ArrayLike) -> EventLog:
-    """Delete events: a new version without them. Their rows stay in the table as tombstones, with position -1.
+    """Delete events: what `Lake.delete` does.
 
     Args:
         lake: Where the log is.
@@ -241,41 +223,6 @@ def _carried(lake: Lake, name: str, old: EventLog) -> EventLog:
 
 
 # Arguments --------------------------------------------------------------------------------------------------------
-
-
-def _columns(
-    rows: Rows,
-    src: str | tuple[str, str],
-    dst: str | tuple[str, str],
-    time: str,
-    features: str | Path | Sequence[str] | None,
-    label: str | None,
-    event_type: str | None,
-    unit: str | tuple[str, str] | None,
-) -> Columns:
-    names = (
-        [features]
-        if isinstance(features, str)
-        else []
-        if features is None or isinstance(features, Path)
-        else list(features)
-    )
-    file = str(features) if isinstance(features, Path) or (names and names[0].endswith(".npy")) else ""
-    checked = rows.select([time])
-    if unit is None:
-        kind = checked.schema.field(time).type
-        unit = kind.unit if pa.types.is_timestamp(kind) else "s"
-    ends = [("node", end) if isinstance(end, str) else (end[0], end[1]) for end in (src, dst)]
-    return Columns(
-        src=ends[0],
-        dst=ends[1],
-        time=time,
-        features=() if file else tuple(names),
-        feature_file=file,
-        label=label or "",
-        event_type=event_type or "",
-        unit=parse_unit(unit),
-    )
 
 
 def _fingerprint(source: Source, arguments: list[object]) -> str:

@@ -7,7 +7,6 @@ and the main commit names their versions in its metadata under `"tables"`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from stepwell.core.errors import DataError, InvalidValueError, StepwellError, UnknownNameError
+from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
 from stepwell.core.log import logger
 from stepwell.core.state import Json
 from stepwell.storage import delta
+from stepwell.storage.commits import commit_rows, note
 from stepwell.storage.delta import ConflictError, DiskFullError, Mode, Version
 from stepwell.storage.diff import Diff, diff_tables
 from stepwell.storage.files import Rows
-from stepwell.storage.lineage import SCHEMA, TABLE, Input, Lineage, Origin
+from stepwell.storage.lineage import TABLE, Input, Lineage, Origin
 from stepwell.storage.place import Place, is_stored, is_table
 from stepwell.storage.query import connect, query_rows
 from stepwell.storage.retention import spared
-from stepwell.storage.schema import compare_schemas, conversions, storable
 from stepwell.storage.sources import Source, open_source
 from stepwell.storage.table import Table
 
@@ -116,19 +115,7 @@ class Lake:
 
         Cost: reads the table's log once for each version; no data.
         """
-        entries = delta.history(self._place.open(name))
-        readable = delta.readable_versions(entries)
-        found = []
-        for entry in entries:
-            if not delta.is_vacuum(entry):
-                number = int(str(entry["version"]))
-                origin = delta.metadata_of(entry).get("origin")
-                step = Origin.from_json(origin).step if origin else ""
-                rows = int(self._place.open(name, number).count())
-                found.append(
-                    Version(number, delta.commit_time(entry), rows, str(entry["operation"]), step, number in readable)
-                )
-        return found
+        return self._place.versions(name)
 
     def metadata(self, name: str, version: int | None = None) -> dict[str, str]:
         """Return what was written into the commit of one version, by default the newest."""
@@ -212,42 +199,8 @@ class Lake:
         if mode not in ("replace", "append", "error"):
             raise InvalidValueError("mode", mode, "'replace', 'append' or 'error'")
         source = batches if isinstance(batches, Rows) else open_source(batches)
-        rows = storable(source)
-        converted = conversions(source.where, source.schema)
-        if converted:
-            log.info("%s: stored with other types than %s", name, converted)
-        mode, expected = self._settle(name, rows, mode, expected)
         origin = origin or Origin("commit", (Input(source.where),))
-        texts = {
-            **(metadata or {}),
-            "origin": origin.to_json(),
-            **({"types": json.dumps(converted)} if converted else {}),
-        }
-        version = delta.commit(self._place.uri(name), name, rows, mode, texts, self._place.options, expected)
-        self._note(Lineage(name, version, origin, datetime.now(UTC)))
-        return version
-
-    def _settle(self, name: str, rows: Rows, mode: Mode, expected: int | None) -> tuple[Mode, int | None]:
-        """Check the write against the table as it is; return the mode and raw version to commit with."""
-        exists = name in self
-        if mode == "error" and exists:
-            raise DataError(name, "exists already", "a new name", "choose another name, or mode='replace' or 'append'")
-        if expected is not None and (self.table(name).version if exists else -1) != expected:
-            raise ConflictError(name)
-        if not exists:
-            return ("error" if self.is_local else "replace"), None
-        opened = self._place.open(name)
-        if mode == "append":
-            compare_schemas(rows.where, Table(name, opened).schema, rows.schema)
-        return mode, (int(opened.version()) if expected is not None else None)
-
-    def _note(self, lineage: Lineage) -> None:
-        """Repeat an origin in `_lineage`; the commit itself already has it, so a failure here loses nothing."""
-        rows = Rows(TABLE, SCHEMA, lambda columns: iter([lineage.to_row().select(columns)]))
-        try:
-            delta.commit(self._place.uri(TABLE), TABLE, rows, "append", {}, self._place.options, None)
-        except StepwellError as error:
-            log.warning("The lineage table lacks %s: %s", lineage, error)
+        return commit_rows(self._place, name, source, mode, origin, metadata=metadata, expected=expected)
 
     def _input(self, entry: Table | Input | str) -> Input:
         if isinstance(entry, Input):
@@ -278,42 +231,84 @@ class Lake:
         directed: bool = False,
         version: int | None = None,
     ) -> EventLog:
-        """Ingest a source of events as a log, or open an existing log if there is no source.
+        """Ingest a source of events as a new version of a log, or open an existing log if there is no source.
 
-        See `stepwell.storage.ingest.ingest_events` for the arguments, errors and costs; `version` opens an older one.
+        A file that was ingested before with the same arguments, and has not changed, is not read again.
+
+        Args:
+            name: The log.
+            source: Anything `open_source` reads; None opens the log.
+            src: Column of the source node's key, integers or text; or a pair (key space, column). Ends given as plain
+                columns share the key space "node".
+            dst: The same for the destination.
+            time: Column of the time: numbers, timestamps or dates.
+            features: Numeric columns, one column of lists, or an `.npy` file with one row an event in the source's
+                order.
+            label: Column of one number an event.
+            node_features: Rows of a key and numeric columns (the key's column is called like the space, "key" or
+                "node", or is the first); a matrix or `.npy` file whose row number is the key; or a mapping from space
+                to one of these. Nodes without a row get zeros.
+            event_type: Column of small integers or of names.
+            unit: What the numbers of `time` count ("s" if not given), or a pair (source, stored) such as ("s", "ms");
+                timestamps keep their own unit if it is not given.
+            budget: Memory to use beyond a few batches, such as "1GiB"; the rest goes to spill files in the lake's
+                folder.
+            directed: Whether an event is seen from its source only.
+            version: The version to open, by default the newest; only without a source.
+
+        Raises:
+            DataError: If a column is missing or has a wrong type, or a row is bad; names the file, row and column.
+            ConflictError: If another writer changed the log meanwhile.
+            DiskFullError: If there is no room. In every case the log stays at its last version.
+            UnknownNameError: If there is no source and no such log.
+
+        Cost: one pass over the source, one external sort, and the tables' size written once; opening maps files.
         """
+        from stepwell.storage.event_columns import EventColumns
         from stepwell.storage.ingest import ingest_events
         from stepwell.storage.stored import open_log
         from stepwell.storage.units import to_bytes
 
         if source is None:
             return open_log(self, name, version, budget_bytes=to_bytes(budget))
-        return ingest_events(
-            self,
-            name,
-            source,
-            src=src,
-            dst=dst,
-            time=time,
-            features=features,
-            label=label,
-            node_features=node_features,
-            event_type=event_type,
-            unit=unit,
-            budget=budget,
-            directed=directed,
-        )
+        columns = EventColumns(src, dst, time, features, label, event_type, unit)
+        return ingest_events(self, name, source, columns, node_features=node_features, directed=directed, budget=budget)
 
     def append(
         self, name: str, source: Source, *, unit: str | tuple[str, str] | None = None, budget: str | int = "1GiB"
     ) -> EventLog:
-        """Add late events to a log as a new version; see `stepwell.storage.ingest.append_events`."""
+        """Add late events to a log: a new version with each of them at its place in time.
+
+        Behind an event of the same time comes what arrived later. Ids of nodes and events stay.
+
+        Args:
+            name: The log.
+            source: The late events, in any order, with columns called as in the first ingest.
+            unit: Unit of the late times, or a pair (source, stored); by default that of the first ingest.
+            budget: As in `events`.
+
+        Raises:
+            DataError, ConflictError, DiskFullError: As `events`.
+
+        Cost: one pass over the source and a sort of it, one over the log's own columns; features are not rewritten.
+        """
         from stepwell.storage.ingest import append_events
 
         return append_events(self, name, source, unit=unit, budget=budget)
 
     def delete(self, name: str, event_ids: npt.ArrayLike) -> EventLog:
-        """Delete events of a log as a new version; see `stepwell.storage.ingest.delete_events`."""
+        """Delete events of a log: a new version without them; their rows stay in the table, with position -1.
+
+        Args:
+            name: The log.
+            event_ids: Permanent ids of the events.
+
+        Raises:
+            InvalidValueError: If an id is unknown or deleted already.
+            ConflictError, DiskFullError: As `events`.
+
+        Cost: one pass over the log's own columns.
+        """
         from stepwell.storage.ingest import delete_events
 
         return delete_events(self, name, event_ids)
@@ -377,7 +372,7 @@ class Lake:
         for part in [*parts, name]:
             version = self.table(part).version
             self._place.remove(part)
-            self._note(Lineage(part, version, Origin("drop", (Input(part, version),)), datetime.now(UTC)))
+            note(self._place, Lineage(part, version, Origin("drop", (Input(part, version),)), datetime.now(UTC)))
 
     def vacuum(self, name: str | None = None) -> int:
         """Drop old versions' files and return how many went.

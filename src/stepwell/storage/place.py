@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from stepwell.core.errors import DataError, UnknownNameError
 from stepwell.storage import delta
+from stepwell.storage.delta import Version
 from stepwell.storage.derived import index_root
-from stepwell.storage.lineage import TABLE
+from stepwell.storage.lineage import TABLE, Origin
 from stepwell.storage.table import Table
 
 if TYPE_CHECKING:
@@ -88,6 +89,25 @@ class Place:
         if opened is None:
             raise UnknownNameError("table", name, self.names() if "." in name else filter(is_table, self.names()))
         return opened
+
+    def versions(self, name: str) -> list[Version]:
+        """Return every version of a table that changed rows, oldest first.
+
+        Cost: reads the table's log once for each version; no data.
+        """
+        entries = delta.history(self.open(name))
+        readable = delta.readable_versions(entries)
+        found = []
+        for entry in entries:
+            if not delta.is_vacuum(entry):
+                number = int(str(entry["version"]))
+                origin = delta.metadata_of(entry).get("origin")
+                step = Origin.from_json(origin).step if origin else ""
+                rows = int(self.open(name, number).count())
+                found.append(
+                    Version(number, delta.commit_time(entry), rows, str(entry["operation"]), step, number in readable)
+                )
+        return found
 
     def remove(self, name: str) -> None:
         """Remove a table with all its versions and, in a folder, its indexes.
