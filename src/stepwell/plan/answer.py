@@ -97,6 +97,11 @@ class Question:
     state: Policy | str | None = None
     steps: Literal["eager", "graphed"] | None = None
 
+    def but(self, other: Question) -> Question:
+        """Return this question with what another one says in its place."""
+        said = {name: getattr(other, name) for name in self.__slots__}
+        return replace(self, **{name: value for name, value in said.items() if value is not None})
+
 
 class Trained(NamedTuple):
     """What one epoch took and showed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -87,21 +88,18 @@ def plan(
     if not len(log):
         raise InvalidValueError("log", repr(log), "a log with events")
     if not isinstance(log, EventLog):
-        asked = Question(memory, accuracy, None, None, None, placement, prefetch, price_per_core_hour)
+        asked = Question(
+            memory, accuracy, placement=placement, prefetch=prefetch, price_per_core_hour=price_per_core_hour
+        )
         cut = batches if batches is not None and not isinstance(batches, str) else Shuffled(1024)
         return DensePlanner(log, stages, cut, asked, machine or this_machine()).plan()
     chosen = setting or Setting()
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     built = model_for(log, model, hops=hops, k=None if setting is None else setting.k)
-    wanted = Setting(
+    wanted = replace(
+        chosen,
         hops=hops or wants(built, "hops", chosen.hops),
         k=chosen.k if setting is not None else wants(built, "k", chosen.k),
-        as_of=chosen.as_of,
-        hop_time=chosen.hop_time,
-        keyed_by=chosen.keyed_by,
-        negatives=chosen.negatives,
-        batch_size=chosen.batch_size,
-        seed=chosen.seed,
         device=where,
     )
     if isinstance(built, torch.nn.Module):

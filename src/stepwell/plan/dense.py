@@ -164,9 +164,7 @@ class DensePlanner:
 
     def ask(self, question: Question) -> Plan:
         """Plan anew under other conditions; what was timed is timed again, since it takes a second."""
-        kept = {name: getattr(self.question, name) for name in Question.__slots__}
-        given = {name: getattr(question, name) for name in Question.__slots__ if getattr(question, name) is not None}
-        return replace(self, question=Question(**{**kept, **given})).plan()
+        return replace(self, question=self.question.but(question)).plan()
 
     def train(self, pipeline: Pipeline, names: Mapping[str, str]) -> Trained:
         """Load two epochs and return what the second took."""

@@ -295,10 +295,7 @@ class TrainingPlanner:
 
     def ask(self, question: Question) -> Plan:
         """Plan anew under other conditions, with the probes made so far."""
-        kept = {name: getattr(self.question, name) for name in Question.__slots__}
-        given = {name: getattr(question, name) for name in Question.__slots__ if getattr(question, name) is not None}
-        other = replace(self, question=Question(**{**kept, **given}))
-        return other.plan()
+        return replace(self, question=self.question.but(question)).plan()
 
     def train(self, pipeline: Pipeline, names: Mapping[str, str]) -> Trained:
         """Train a copy of the model for one epoch; return what it took, and how stale what it reused was."""
