@@ -7,8 +7,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,22 +41,31 @@ def mnist(rows: int) -> tuple[Arrays, Arrays]:
     return read("train.parquet", rows), read("test.parquet", HELD)
 
 
-def space(count: int) -> dict[str, list[float]]:
-    """Return a grid of 16 or 64 configurations."""
-    rates = [0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005]
-    if count == 16:
-        return {"lr": rates, "momentum": [0.0, 0.9]}
-    return {"lr": rates, "momentum": [0.0, 0.5, 0.8, 0.9], "weight_decay": [0.0, 1e-4]}
+Grid = Mapping[str, Sequence[float]]
+RATES = [0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005]
+GRIDS: dict[str, Grid] = {
+    "8 MLPs": {"lr": RATES, "momentum": [0.9]},
+    "16 MLPs": {"lr": RATES, "momentum": [0.0, 0.9]},
+    "64 MLPs": {"lr": RATES, "momentum": [0.0, 0.5, 0.8, 0.9], "weight_decay": [0.0, 1e-4]},
+    "16 CNNs": {"lr": RATES[2:6], "momentum": [0.0, 0.9], "channels": [4, 8]},
+}
 
 
-def rows_of(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+def rows_of(grid: Grid) -> list[dict[str, float]]:
     """Return a grid's configurations."""
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
 def build(params: Params) -> Trainee:
-    """Build an MLP 784-64-10 with SGD."""
+    """Build an MLP 784-64-10, or a network of two convolutions where there are channels; with SGD."""
+    width = int(params.get("channels") or 0)
     model = torch.nn.Sequential(torch.nn.Linear(784, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    if width:
+        model = torch.nn.Sequential(
+            *(torch.nn.Unflatten(1, (1, 28, 28)), torch.nn.Conv2d(1, width, 5, 2, 2), torch.nn.ReLU()),
+            *(torch.nn.Conv2d(width, 2 * width, 3, 2, 1), torch.nn.ReLU()),
+            *(torch.nn.Flatten(), torch.nn.Linear(2 * width * 49, 10)),
+        )
     settings_ = {name: float(params.get(name) or 0.0) for name in ("lr", "momentum", "weight_decay")}
     return Trainee(model, torch.optim.SGD(model.parameters(), **settings_))  # type: ignore[arg-type]
 
@@ -82,13 +93,13 @@ def train_alone(
     return accuracy
 
 
-def plain(count: int, rows: int, epochs: int, threads: int = 1) -> list[float]:
+def plain(grid: Grid, rows: int, epochs: int, threads: int = 1) -> list[float]:
     """Train all configurations, one after the other."""
-    return [train_alone(params, rows, epochs, threads=threads) for params in rows_of(space(count))]
+    return [train_alone(params, rows, epochs, threads=threads) for params in rows_of(grid)]
 
 
 def ours(
-    count: int,
+    grid: Grid,
     rows: int,
     epochs: int,
     workers: int = 1,
@@ -98,12 +109,12 @@ def ours(
 ) -> list[float]:
     """Train them as a study and return the accuracies in the order of the grid."""
     with tempfile.TemporaryDirectory() as folder:
-        study = study_of(count, rows, epochs, Path(folder), workers, fuse, threads, early)
+        study = study_of(grid, rows, epochs, Path(folder), workers, fuse, threads, early)
         return [float(one.value or 0.0) for one in study.configs]
 
 
 def study_of(
-    count: int,
+    grid: Grid,
     rows: int,
     epochs: int,
     folder: Path,
@@ -117,18 +128,16 @@ def study_of(
     chosen = StudySettings(
         partitions=4, slices=4, batch_size=BATCH, lanes=workers, fuse=fuse, threads=threads, early=early
     )
-    return search(
-        space(count), train, build, epochs=epochs, workers=workers, validation=held, folder=folder, settings=chosen
-    )
+    return search(grid, train, build, epochs=epochs, workers=workers, validation=held, folder=folder, settings=chosen)
 
 
-def optuna_joblib(count: int, rows: int, epochs: int, workers: int = 2) -> list[float]:
+def optuna_joblib(grid: Grid, rows: int, epochs: int, workers: int = 2) -> list[float]:
     """Let Optuna ask for all configurations of the grid, train them in joblib's processes, tell it the results."""
-    import joblib
     import optuna
 
+    joblib: Any = import_module("joblib")
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    grid = space(count)
     study = optuna.create_study(direction="maximize")
     trials, asked = [], []
     for params in rows_of(grid):
@@ -144,11 +153,11 @@ def optuna_joblib(count: int, rows: int, epochs: int, workers: int = 2) -> list[
     return [float(value) for value in found]
 
 
-def ray_tune(count: int, rows: int, epochs: int, *, asha: bool, reuse: bool) -> list[float]:
+def ray_tune(grid: Grid, rows: int, epochs: int, *, asha: bool, reuse: bool) -> list[float]:
     """Run Ray Tune on this machine's cores, as shipped (a fresh actor a trial) or with actors that are used again."""
     import ray
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import ASHAScheduler
 
     if not ray.is_initialized():
         ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False)
@@ -172,7 +181,7 @@ def ray_tune(count: int, rows: int, epochs: int, *, asha: bool, reuse: bool) -> 
             for begin in range(0, rows, BATCH):
                 some = order[begin : begin + BATCH]
                 optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(self.made.model(self.x[some]), self.y[some]).backward()
+                torch.nn.functional.cross_entropy(self.made.model(self.x[some]), self.y[some]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             with torch.no_grad():
                 right = self.made.model(self.held_x).argmax(1) == self.held_y
@@ -184,17 +193,17 @@ def ray_tune(count: int, rows: int, epochs: int, *, asha: bool, reuse: bool) -> 
     settings_ = tune.TuneConfig(
         metric="accuracy",
         mode="max",
-        scheduler=ASHAScheduler(max_t=epochs, grace_period=1) if asha else FIFOScheduler(),
+        scheduler=ASHAScheduler(max_t=epochs, grace_period=1) if asha else None,  # first in, first out
         reuse_actors=reuse,
     )
-    grid = {name: tune.grid_search(list(values)) for name, values in space(count).items()}
     tuner = tune.Tuner(
         Trial,
-        param_space=grid,
+        param_space={name: tune.grid_search(list(values)) for name, values in grid.items()},
         tune_config=settings_,
         run_config=tune.RunConfig(stop={"training_iteration": epochs}, verbose=0, storage_path=tempfile.mkdtemp()),
     )
-    return [float(result.metrics["accuracy"]) for result in tuner.fit()]
+    found = tuner.fit()
+    return [float((found[number].metrics or {})["accuracy"]) for number in range(len(found))]
 
 
 def seconds(work: Callable[[], object]) -> float:
