@@ -160,13 +160,17 @@ def nearest_pick(z: Float32, group: Ids, picks: Ids, chunk: int = 4096) -> tuple
         chunk: Rows whose distances are held at a time.
 
     Cost:
-        `2 N M D` operations; `chunk M` floats of memory.
+        `2 n_g m_g D` operations a group with `n_g` rows and `m_g` picks; `chunk m_g` floats of memory.
     """
     owner, near = np.full(len(z), -1, np.int64), np.full(len(z), np.inf, np.float32)
     picks = np.sort(picks)
-    for begin in range(0, len(z), chunk):
-        block = distances(z[begin : begin + chunk], z[picks])
-        _assign_rows(block, group[begin : begin + chunk], group[picks], picks, owner[begin:], near[begin:])
+    for own in np.unique(group[picks]):
+        rows, mine = np.flatnonzero(group == own), picks[group[picks] == own]
+        for begin in range(0, len(rows), chunk):
+            part = rows[begin : begin + chunk]
+            block = distances(z[part], z[mine])
+            best = block.argmin(1)  # the first of equals: the smaller pick
+            owner[part], near[part] = mine[best], block[np.arange(len(part)), best]
     owner[picks], near[picks] = picks, 0.0
     return owner, near
 
@@ -332,11 +336,3 @@ def _assign(flat, offset, border, owner, picks, found, near):  # type: ignore[no
                 near[begin + i], found[begin + i] = distance[i], pick
     for pick in picks:
         found[pick], near[pick] = pick, np.float32(0.0)
-
-
-@numba.njit(cache=True, nogil=True)
-def _assign_rows(block, group, pick_group, picks, found, near):  # type: ignore[no-untyped-def]
-    for i in range(block.shape[0]):
-        for k in range(len(picks)):
-            if group[i] == pick_group[k] and block[i, k] < near[i]:
-                near[i], found[i] = block[i, k], picks[k]
