@@ -32,7 +32,16 @@ class Negatives(Protocol):
         """Negatives an event, or None if the log decides."""
 
     def draw(self, log: EventLog, batch: Batch, draw: Draw) -> Ids:
-        """Return negatives of the batch's events, int64 `[B, C - 1]`, -1 where there is none."""
+        """Return negatives of a batch's events.
+
+        Args:
+            log: The log, for what is drawn from.
+            batch: `src`, `dst`, `time` and `event` are read.
+            draw: The randomness, keyed by each event's global position.
+
+        Returns:
+            int64 `[B, C - 1]`, -1 where there is none.
+        """
 
 
 @dataclass(frozen=True, slots=True)

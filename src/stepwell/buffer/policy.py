@@ -50,7 +50,12 @@ class Policy(Protocol):
         """Whether `begin` needs the epoch's trace."""
 
     def begin(self, num_rows: int, capacity: int, trace: Trace | None = None) -> Replacement:
-        """Return an empty tier of `capacity` rows for a family of `num_rows` rows.
+        """Return an empty tier for one family of rows.
+
+        Args:
+            num_rows: Rows of the family; ids are in `[0, num_rows)`.
+            capacity: Rows that the tier holds at most.
+            trace: What each batch of the epoch touches; needed where `foresight` is True, ignored elsewhere.
 
         Raises:
             InvalidValueError: If the policy needs a trace and there is none, or `capacity` is negative.

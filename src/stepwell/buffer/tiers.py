@@ -42,10 +42,16 @@ class Backing(Protocol):
         """Type of the rows' numbers."""
 
     def read(self, rows: Ids, out: Array, places: Ids) -> Array:
-        """Copy rows to `out[places]` and return `out`."""
+        """Copy rows to `out[places]` and return `out`.
+
+        Args:
+            rows: Rows of the family, int64 `[R]`, in any order, repeats allowed.
+            out: Filled in place, `[..., *row]`, of `dtype`.
+            places: Where in `out` each row goes, int64 `[R]`, distinct.
+        """
 
     def write(self, rows: Ids, values: Array) -> None:
-        """Change rows; of equal rows the last one wins."""
+        """Change rows, int64 `[R]`, to `values` `[R, ...]`; of equal rows the last one wins."""
 
     def flush(self) -> None:
         """Make what was written durable."""

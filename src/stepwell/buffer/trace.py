@@ -41,7 +41,13 @@ class Trace:
 
     @classmethod
     def of(cls, batches: Iterable[Ids], num_rows: int, row_bytes: int = 1) -> Trace:
-        """Collect the distinct ids of each batch."""
+        """Collect the distinct ids of each batch of an epoch.
+
+        Args:
+            batches: Each batch's rows, distinct within it.
+            num_rows: Rows of the family.
+            row_bytes: Bytes of one row.
+        """
         parts = [np.asarray(ids, np.int64) for ids in batches]
         indptr = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return cls(np.concatenate([np.zeros(0, np.int64), *parts]), indptr, num_rows, row_bytes)

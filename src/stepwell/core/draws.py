@@ -94,7 +94,16 @@ class Draw:
         return out
 
     def integers(self, rows: npt.NDArray[np.int64], width: int, bound: int) -> npt.NDArray[np.int64]:
-        """Return integers in `[0, bound)`, `[len(rows), width]`; `bound` is below 2**32."""
+        """Return integers in `[0, bound)`, by multiply and shift of 32 random bits.
+
+        Args:
+            rows: Global rows, int64 `[B]`.
+            width: Draws a row.
+            bound: Above 0 and below 2**32; the larger, the less even, by at most `bound / 2**32`.
+
+        Returns:
+            int64 `[B, width]`.
+        """
         high = self.bits(rows, width) >> np.uint64(32)
         return ((high * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 

@@ -87,7 +87,13 @@ class Batcher(Protocol):
     """Cuts a source into slices."""
 
     def cuts(self, source: Source, epoch: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Slice]:
-        """Yield the slices of one epoch; with `shard=(rank, world)` this rank's share of them."""
+        """Yield the slices of one epoch, the same on every call.
+
+        Args:
+            source: What is cut.
+            epoch: Keys what is random.
+            shard: (rank, world): this rank's share of the slices, every `world`-th.
+        """
 
 
 class Adjacency(Protocol):

@@ -98,7 +98,14 @@ class Probe:
     def classify(
         self, train: Embeddings, validation: Embeddings, test: Embeddings, protocol: Protocol
     ) -> tuple[Score, Score]:
-        """Return AUC and average precision of the test rows, given embeddings."""
+        """Return AUC and average precision of the test rows, given embeddings.
+
+        Args:
+            train: What the classifier learns from.
+            validation: What its best epoch is chosen by.
+            test: What is scored.
+            protocol: What the scores name.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             classifier = self._fitted(train, validation)

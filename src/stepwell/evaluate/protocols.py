@@ -221,6 +221,14 @@ def p2(
 ) -> Protocol:
     """Return P1 with harder negatives.
 
+    Args:
+        part: What is scored.
+        negatives: "historical": pairs that met in training, but not at this time; "inductive": pairs that meet in the
+            part only, but not at this time.
+        events: As in `p1`.
+        seed: As in `p1`.
+        batch_size: Events a batch.
+
     References:
         Poursafaei et al., "Towards Better Evaluation for Dynamic Link Prediction", NeurIPS 2022, arXiv:2207.10128.
     """

@@ -23,7 +23,14 @@ from stepwell.view import Fact, Page, Preformatted, Section, Table, Text, charts
 
 
 def write_run(result: Result, experiment: Experiment, folder: Path, *, notes: tuple[str, ...] = ()) -> None:
-    """Write `result.json`, `predictions.parquet` and `report.html` into a run's folder."""
+    """Write `result.json`, `predictions.parquet` and `report.html` into a run's folder.
+
+    Args:
+        result: What the run gave.
+        experiment: Its whole setting.
+        folder: The run's folder; it exists.
+        notes: What happened to the data on the way in.
+    """
     write_predictions(result.predictions, folder / "predictions.parquet")
     rows = {
         "scores": score_rows(result.scores),

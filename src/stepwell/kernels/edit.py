@@ -31,7 +31,15 @@ def edit_distance_reference(a: str, b: str) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def edit_distance(a, b, most) -> int:  # type: ignore[no-untyped-def]
-    """Return the distance of two arrays of letters, or `most + 1` if it is larger. Cost: O(len(a) len(b))."""
+    """Return the Levenshtein distance of two arrays of letters, or `most + 1` if it is larger. For Numba code.
+
+    Args:
+        a: Letters as integers, `[A]`.
+        b: Letters as integers, `[B]`.
+        most: Largest distance of interest; rows that exceed it throughout end the search.
+
+    Cost: O(A B) at worst; allocates one row.
+    """
     if abs(len(a) - len(b)) > most:
         return most + 1
     row = np.arange(len(b) + 1)

@@ -203,7 +203,11 @@ class Plan:
     ) -> Plan:
         """Plan the same training under other conditions; what is not given stays as it was asked.
 
-        Batches that were probed for this plan are not probed again.
+        Batches that were probed for this plan are not probed again. `Question` says what each argument may be.
+
+        Raises:
+            InvalidValueError: If a value is none of those.
+            UnknownNameError: If there is no policy of a name.
         """
         return self.planner.ask(
             Question(memory, accuracy, batches, sampler, reuse, placement, prefetch, price_per_core_hour, state, steps)

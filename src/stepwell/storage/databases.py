@@ -38,6 +38,13 @@ class SqlQuery:
 def sql_source(uri: str, query: str, *, driver: str | None = None) -> SqlQuery:
     """Name a query against PostgreSQL, SQLite or any database with an ADBC driver as a source of rows.
 
+    Nothing is opened before the rows are read.
+
+    Args:
+        uri: `postgresql://user:password@host/database`, `sqlite:///path/to/file`, or what `driver` understands.
+        query: The query. Sort in the query if the order matters.
+        driver: An ADBC driver's Python module (`adbc_driver_snowflake`), or None to tell it from `uri`.
+
     Example:
         >>> sql_source("sqlite:///shop.db", "select user, item, at from orders").where
         'sqlite:///shop.db'

@@ -30,7 +30,20 @@ def rows_folder(root: Path, name: str, version: int, columns: tuple[str, ...] | 
 def open_or_build_rows(
     scan: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, *, where: str, budget_bytes: int = 256 << 20
 ) -> TableRows:
-    """Open the row index at `folder`, building it first if it is not there; `scan` is untouched if it is."""
+    """Open the row index at `folder`, building it first if it is not there.
+
+    Args:
+        scan: The table's rows, as `build_rows` takes them; untouched if the index is there.
+        schema: Their schema.
+        folder: Where the index is, or goes.
+        where: The table's name, for messages.
+        budget_bytes: Memory to build in.
+
+    Raises:
+        DataError, InvalidValueError: As `build_rows`.
+
+    Cost: opening maps the files when a column is first read; building is one scan.
+    """
     if (folder / "manifest.json").exists():
         return TableRows(folder)
     return build_rows(scan, schema, folder, where=where, budget_bytes=budget_bytes)

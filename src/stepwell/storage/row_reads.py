@@ -113,6 +113,12 @@ class DiskRows:
     def of_npy(cls, path: str | Path, *, direct: bool = False, depth: int = 32, writable: bool = False) -> DiskRows:
         """Open the array of an `.npy` file.
 
+        Args:
+            path: The file.
+            direct: Bypass the page cache.
+            depth: Requests in flight.
+            writable: Open for `write` too.
+
         Raises:
             DataError: If it is no such file, or not C-ordered.
         """
@@ -132,6 +138,12 @@ class DiskRows:
         writable: bool = False,
     ) -> DiskRows:
         """Open the file behind a whole memory-mapped array, which itself is not read.
+
+        Args:
+            mapped: The array.
+            direct: Bypass the page cache.
+            depth: Requests in flight.
+            writable: Open for `write` too.
 
         Raises:
             DataError: If the array is no C-ordered map of a named file.

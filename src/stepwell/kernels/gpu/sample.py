@@ -83,6 +83,12 @@ class Found(NamedTuple):
 def recent_neighbors(index: DeviceIndex, queries: Queries, k: int, width: int | None = None) -> Found:
     """Return the `k` newest visible events of each query, or of those not older than `width`.
 
+    Args:
+        index: The adjacency, on a device.
+        queries: Who asks, when, and how far the past is visible, on the same device.
+        k: Events a query.
+        width: Largest age of an event in the log's unit; None for any.
+
     Guarantee: equal to `kernels.recent_neighbors`, and with `width` to `kernels.window_before`.
 
     Raises:
@@ -105,6 +111,12 @@ def recent_neighbors(index: DeviceIndex, queries: Queries, k: int, width: int | 
 
 def uniform_neighbors(index: DeviceIndex, queries: Queries, k: int, draw: Draw) -> Found:
     """Return `k` distinct visible events of each query, every subset being equally likely, newest first.
+
+    Args:
+        index: The adjacency, on a device.
+        queries: As for `recent_neighbors`, with `rows`.
+        k: Events a query, at most 128.
+        draw: The randomness, keyed by `queries.rows`.
 
     Guarantee: equal to `kernels.uniform_before` with `draw.key`, `draw.lane(0)` and `queries.rows`.
 
