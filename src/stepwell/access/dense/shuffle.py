@@ -154,7 +154,7 @@ class ShuffledBlocks:
 
     Example:
         >>> [(cut.begin, cut.end) for cut in ShuffledBlocks(2).cuts(range(5), epoch=0)]
-        [(4, 5), (2, 4), (0, 2)]
+        [(0, 2), (4, 5), (2, 4)]
     """
 
     size: int
