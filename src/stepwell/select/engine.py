@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 
-from stepwell.core.errors import CheckpointError
 from stepwell.core.state import Json
 from stepwell.select.data import Source
+from stepwell.select.dialogue import Dialogue
 from stepwell.select.executors import Executor, Lost
 from stepwell.select.fuse import signature
 from stepwell.select.hopper import Hopper, Job, Ordering, Schedule, Unit, place_evenly, visiting_order
-from stepwell.select.log import Event, Log, read_log
+from stepwell.select.journal import Journal, Watcher
+from stepwell.select.orders import Searcher
 from stepwell.select.records import Config, Records, Status
-from stepwell.select.searchers import Add, End, Go, Order, Searcher, Told
-from stepwell.select.space import Params
 from stepwell.select.steer import Command, read_commands
-from stepwell.select.trainee import as_trainee, checksum, seeded
+from stepwell.select.trainee import as_trainee, seeded
 from stepwell.select.work import Failed, Outcome, Reached, Task, Work
 
 MOST_ATTEMPTS = 3
 _KEPT_VERSIONS = 2
-
-
-class Watcher(Protocol):
-    """Hears of every event of a study while it runs: a live table, a tracking server."""
-
-    def hear(self, records: Records, event: Event) -> None:
-        """Hear of one event; the records have been changed by it."""
-
-    def close(self, records: Records) -> None:
-        """Hear that the session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +78,10 @@ class Engine:
     _alone: set[str] = field(default_factory=set)
     _halting: dict[str, tuple[Status, str]] = field(default_factory=dict)
     _out: list[int] = field(default_factory=list)
-    _orders: list[Order] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._log = Log(self.records.folder / "log.jsonl")
+        self._journal = Journal(self.records, self.watchers)
+        self._dialogue = Dialogue(self._journal, self.searcher, self.rules.at_once)
         for name in ("states", "scores"):
             (self.records.folder / name).mkdir(exist_ok=True)
         placement = place_evenly(len(self.source.train_rows), self.executor.slots)
@@ -107,12 +93,12 @@ class Engine:
 
     def run(self) -> None:
         """Run until nothing is left to do, or the budget is spent."""
-        self._write("session", {"workers": self.executor.slots})
+        self._journal.write("session", {"workers": self.executor.slots})
         try:
-            self._pick_up()
+            self._dialogue.pick_up()
             while True:
                 self._obey()
-                self._ask()
+                self._dialogue.ask()
                 self._begin_epochs()
                 spent = self.rules.budget_s is not None and self._now() - self.records.offset_s >= self.rules.budget_s
                 if not spent:
@@ -126,125 +112,12 @@ class Engine:
                         self._lost(message)
                     else:
                         self._ended(message)
-            self._write("rest", {"over": not spent, "at": self._now()}, durable=True)
+            self._journal.write("rest", {"over": not spent, "at": self._now()}, durable=True)
         finally:
-            self._log.close()
-            for watcher in self.watchers:
-                watcher.close(self.records)
+            self._journal.close()
 
     def _now(self) -> float:
         return time.time() - self._began
-
-    def _write(self, kind: str, values: dict[str, Json], *, durable: bool = False) -> None:
-        self._log.append(kind, values, durable=durable)
-        event: Event = {"kind": kind, **values}
-        self.records.apply(event)
-        for watcher in self.watchers:
-            watcher.hear(self.records, event)
-
-    # The searcher --------------------------------------------------------------------------------------------------
-
-    def _pick_up(self) -> None:
-        """Let the searcher live through what the log says, and check the states on disk."""
-        for event in read_log(self.records.folder / "log.jsonl"):
-            if event["kind"] == "asked":
-                order = self.searcher.ask(str(event["name"]), room=bool(event["room"]))
-                if _plain(order) != event["order"]:
-                    raise CheckpointError(
-                        f"{self.records.folder}: the searcher answers {_plain(order)}, the log says {event['order']}. "
-                        "Continue with the search that began this study, or begin another folder."
-                    )
-            elif event["kind"] == "told" and event["searched"]:
-                self._tell_searcher(event)
-        self._finish_orders()
-        for config in list(self.records.configs.values()):
-            if config.alive:
-                self._check_state(config)
-
-    def _tell_searcher(self, event: Event) -> str:
-        value = event["value"]
-        told = Told(
-            str(event["config"]), cast("int", event["epoch"]), -math.inf if value is None else cast("float", value)
-        )
-        return self.searcher.tell(told)
-
-    def _finish_orders(self) -> None:
-        """Carry out the last order again if a crash came between it and its effect; tell what was not told."""
-        last: Event | None = None
-        for event in read_log(self.records.folder / "log.jsonl"):
-            if event["kind"] in ("asked", "config", "go", "end"):
-                last = event
-        if last is not None and last["kind"] == "asked":
-            self._carry_out(str(last["name"]), cast("dict[str, Json]", last["order"]))
-        for config in list(self.records.configs.values()):
-            due = config.epoch >= config.until or config.status in ("failed", "stopped")
-            if config.searched and due and config.until not in config.told and config.status != "finished":
-                self._tell(config)
-
-    def _check_state(self, config: Config) -> None:
-        """Fall back to the newest state whose checksum is right."""
-        version = config.version
-        while version and not self._is_whole(config, version):
-            version -= 1
-            if version not in config.states:
-                version = 0
-        if version != config.version:
-            self._write("back", {"config": config.name, "version": version})
-
-    def _is_whole(self, config: Config, version: int) -> bool:
-        path = self.records.state_path(config.name, version)
-        try:
-            return checksum(path.read_bytes()) == config.states.get(version)
-        except OSError:
-            return False
-
-    def _ask(self) -> None:
-        """Carry out the searcher's orders until it has none."""
-        while True:
-            room = self.rules.at_once is None or len(self.records.waiting) < self.rules.at_once
-            name = f"c{len(self.records.configs)}"
-            order = self.searcher.ask(name, room=room)
-            if order is None:
-                return
-            self._write("asked", {"name": name, "room": room, "order": _plain(order)})
-            self._carry_out(name, _plain(order))
-
-    def _carry_out(self, name: str, order: dict[str, Json]) -> None:
-        if order["do"] == "add":
-            parent = str(order["parent"])
-            self._add(name, cast("Params", order["params"]), cast("int", order["until"]), parent, warm=bool(parent))
-            return
-        config = self.records.configs[str(order["config"])]
-        if order["do"] == "go" and config.searched and config.status == "paused":
-            self._write("go", {"config": config.name, "until": order["until"]})
-        elif order["do"] == "end" and config.searched and config.alive:
-            self._write("end", {"config": config.name, "status": "stopped", "reason": order["why"]})
-
-    def _add(self, name: str, params: Params, until: int, parent: str, *, warm: bool, searched: bool = True) -> None:
-        version = 0
-        if warm:
-            version = self.records.configs[parent].version
-            warm = version > 0
-        if warm:
-            target = self.records.state_path(name, version)
-            shutil.copyfile(self.records.state_path(parent, version), target)
-        self._write(
-            "config",
-            {
-                **{"name": name, "number": len(self.records.configs), "params": cast("Json", dict(params))},
-                **{"until": until, "parent": parent, "warm": warm, "version": version, "searched": searched},
-            },
-        )
-
-    def _tell(self, config: Config) -> None:
-        """Tell the searcher what a configuration reached, or that it failed."""
-        failed = config.status in ("failed", "stopped") or config.value is None
-        value = None if failed else self.records.sign * cast("float", config.value)
-        if value is not None and not math.isfinite(value):
-            value = None
-        event: Event = {"config": config.name, "epoch": config.until, "value": value, "searched": config.searched}
-        verdict = self._tell_searcher(event) if config.searched else "finish"
-        self._write("told", {**event, "verdict": verdict}, durable=True)
 
     # Units ---------------------------------------------------------------------------------------------------------
 
@@ -348,11 +221,10 @@ class Engine:
             return
         good = [one for one in outcome.results if isinstance(one, Reached)]
         if good:
-            self._write("unit", self._unit_event(outcome, good))
+            self._journal.write("unit", self._unit_event(outcome, good))
         over = self._hopper.done(unit)
         for bad in failed:
-            self._write("end", {"config": bad.config, "status": "failed", "reason": bad.reason}, durable=True)
-            self._tell_if_searched(bad.config)
+            self._fail(bad.config, bad.reason)
         if failed and not over:
             self._hopper.drop(unit.configs[0])
         for one in good:
@@ -367,11 +239,13 @@ class Engine:
             return True
         config = self.records.configs[unit.configs[0]]
         before = config.version
-        self._check_state(config)
+        self._dialogue.check_state(config)
         if config.version == before or unit.attempt + 1 >= MOST_ATTEMPTS:
             self._hopper.drop(config.name)
-            self._write("end", {"config": config.name, "status": "failed", "reason": failed[0].reason}, durable=True)
-            self._tell_if_searched(config.name)
+            self._journal.write(
+                "end", {"config": config.name, "status": "failed", "reason": failed[0].reason}, durable=True
+            )
+            self._dialogue.tell_if_searched(config.name)
         else:
             self._hopper.drop(config.name)
         return True
@@ -415,14 +289,9 @@ class Engine:
             self._halt(config, status, reason)
         elif over and config.status == "waiting" and config.epoch >= config.until:
             if config.until not in config.told:
-                self._tell(config)
+                self._dialogue.tell(config)
             else:
-                self._write("end", {"config": config.name, "status": "finished"})
-
-    def _tell_if_searched(self, name: str) -> None:
-        config = self.records.configs[name]
-        if config.searched and config.until not in config.told:
-            self._tell(config)
+                self._journal.write("end", {"config": config.name, "status": "finished"})
 
     def _lost(self, lost: Lost) -> None:
         """Let a unit be done again; end a configuration at which workers keep dying."""
@@ -433,7 +302,7 @@ class Engine:
         attempts = lost.unit.attempt
         if lost.began:
             attempts = self._hopper.lost(lost.unit)
-            self._write("lost", {"configs": cast("Json", names), "worker": lost.slot, "reason": lost.reason})
+            self._journal.write("lost", {"configs": cast("Json", names), "worker": lost.slot, "reason": lost.reason})
         else:
             job = self._hopper.jobs[names[0]]
             job.running = None
@@ -442,9 +311,12 @@ class Engine:
             if len(names) > 1:
                 self._alone.update(names)
                 return
-            reason = f"{lost.reason} {attempts} times"
-            self._write("end", {"config": names[0], "status": "failed", "reason": reason}, durable=True)
-            self._tell_if_searched(names[0])
+            self._fail(names[0], f"{lost.reason} {attempts} times")
+
+    def _fail(self, name: str, reason: str) -> None:
+        """End a configuration for a reason, and let its searcher know."""
+        self._journal.write("end", {"config": name, "status": "failed", "reason": reason}, durable=True)
+        self._dialogue.tell_if_searched(name)
 
     # Steering ------------------------------------------------------------------------------------------------------
 
@@ -453,11 +325,11 @@ class Engine:
         for command in read_commands(self.records.folder, self.records.num_commands):
             problem = self._carry_out_command(command)
             number = self.records.num_commands + 1
-            self._write("command", {"number": number, "text": str(command), "problem": problem}, durable=True)
+            self._journal.write("command", {"number": number, "text": str(command), "problem": problem}, durable=True)
 
     def _carry_out_command(self, command: Command) -> str:
         if command.do == "add":
-            self._add(self._free_name(), command.params, self.rules.epochs, "", warm=False, searched=False)
+            self._dialogue.add(self._free_name(), command.params, self.rules.epochs, "", warm=False, searched=False)
             return ""
         if command.config not in self.records.configs:
             return f"no configuration {command.config!r}"
@@ -474,13 +346,13 @@ class Engine:
             until = command.epochs or max(self.rules.epochs, config.until)
             if config.status == "waiting" or config.epoch >= until:
                 return f"{config.name} is {config.status} after {config.epoch} epochs"
-            self._write("end", {"config": config.name, "status": "paused", "reason": "", "leaves": True})
-            self._check_state(config)
-            self._write("go", {"config": config.name, "until": until})
+            self._journal.write("end", {"config": config.name, "status": "paused", "reason": "", "leaves": True})
+            self._dialogue.check_state(config)
+            self._journal.write("go", {"config": config.name, "until": until})
         else:
             until = command.epochs or max(self.rules.epochs, config.until)
             params = {**config.params, **command.params}
-            self._add(self._free_name(), params, until, config.name, warm=command.warm, searched=False)
+            self._dialogue.add(self._free_name(), params, until, config.name, warm=command.warm, searched=False)
         return ""
 
     def _free_name(self) -> str:
@@ -491,21 +363,5 @@ class Engine:
         for name, job in list(self._hopper.jobs.items()):
             if config.name in job.configs and job.running is None:
                 self._hopper.drop(name)
-        self._write("end", {"config": config.name, "status": status, "reason": reason}, durable=True)
-        self._tell_if_searched(config.name)
-
-
-def _plain(order: Order | None) -> dict[str, Json]:
-    if isinstance(order, Add):
-        return {"do": "add", "params": cast("Json", dict(order.params)), "until": order.until, "parent": order.parent}
-    if isinstance(order, Go):
-        return {"do": "go", "config": order.config, "until": order.until}
-    if isinstance(order, End):
-        return {"do": "end", "config": order.config, "why": order.why}
-    return {"do": "nothing"}
-
-
-def session_folder(folder: Path) -> Path:
-    """Return a study's folder, made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        self._journal.write("end", {"config": config.name, "status": status, "reason": reason}, durable=True)
+        self._dialogue.tell_if_searched(config.name)

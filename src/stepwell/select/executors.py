@@ -24,7 +24,8 @@ from typing import NamedTuple, Protocol, TypeAlias, cast
 from stepwell.core.errors import InvalidValueError, StepwellError
 from stepwell.select.data import Source, shared_folder
 from stepwell.select.hopper import Unit
-from stepwell.select.work import Outcome, Reached, Runner, Task, Work, write_blob
+from stepwell.select.runner import Runner, write_blob
+from stepwell.select.work import Outcome, Reached, Task, Work
 
 
 class Lost(NamedTuple):

@@ -13,7 +13,9 @@ from types import FunctionType
 import torch
 from torch.func import functional_call, vmap
 
+from stepwell.kernels.optimizers import adam_rows, sgd_rows
 from stepwell.select.trainee import Step, Trainee
+from stepwell.select.wide_linear import wide_linears
 
 _SIMPLE = (str, int, float, bool, type(None))
 _OWN = frozenset({"_parameters", "_buffers", "_modules", "training", "call_super_init"})
@@ -122,17 +124,17 @@ def train_fused(
     update = _Update(trainees, learnt, named, leaves)
     scheduled = [one.schedule for one in trainees if one.schedule is not None and one.schedule_each == "batch"]
     total, rows = torch.zeros(len(trainees), dtype=torch.float64), 0
-    for batch in batches:
-        losses = vmap(lambda weights, batch=batch: functional_call(whole, weights, (batch,)))(stacked)
-        grads = torch.autograd.grad(losses.sum(), leaves)
-        update(grads)
-        for schedule in scheduled:
-            schedule.step()
-        if scheduled:
-            update.read_settings()
-        count = rows_of(batch)
-        total += losses.detach() * count
-        rows += count
+    with wide_linears(whole.model):
+        for batch in batches:
+            losses = vmap(lambda weights, batch=batch: functional_call(whole, weights, (batch,)))(stacked)
+            update(torch.autograd.grad(losses.sum(), leaves))
+            for schedule in scheduled:
+                schedule.step()
+            if scheduled:
+                update.read_settings()
+            count = rows_of(batch)
+            total += losses.detach().cpu() * count
+            rows += count
     update.write_back()
     with torch.no_grad():
         for number, one in enumerate(named):
@@ -181,54 +183,31 @@ class _Update:
     def read_settings(self) -> None:
         """Read the settings anew, after a schedule has changed them."""
         groups = [one.param_groups[0] for one in self._optimizers]
-        self._lr = [float(group["lr"]) for group in groups]
-        self._decay = torch.tensor([float(group["weight_decay"]) for group in groups])
         if self._adam:
-            self._beta1 = torch.tensor([float(group["betas"][0]) for group in groups], dtype=torch.float64)
-            self._beta2 = torch.tensor([float(group["betas"][1]) for group in groups], dtype=torch.float64)
-            self._eps = torch.tensor([float(group["eps"]) for group in groups])
+            rows = [[group["lr"], group["weight_decay"], *group["betas"], group["eps"], 1.0, 1.0] for group in groups]
+            self._settings = torch.tensor(rows, dtype=torch.float64)
             self._decoupled = isinstance(self._optimizers[0], torch.optim.AdamW)
         else:
-            self._momentum = torch.tensor([float(group["momentum"]) for group in groups])
+            names = ("lr", "momentum", "weight_decay")
+            self._rate, self._momentum, self._decay = (
+                torch.tensor([float(group[name]) for group in groups]) for name in names
+            )
             self._nesterov = bool(groups[0]["nesterov"])
 
     @torch.no_grad()
     def __call__(self, grads: Sequence[torch.Tensor]) -> None:
         """Change the stacked weights by one step."""
         if self._adam:
-            self._adam_step(grads)
-        else:
-            self._sgd_step(grads)
-
-    def _sgd_step(self, grads: Sequence[torch.Tensor]) -> None:
-        rate = torch.tensor(self._lr)
-        decays, moves = bool(self._decay.any()), bool(self._momentum.any())
-        for leaf, grad, kept in zip(self._leaves, grads, self._moments["momentum_buffer"], strict=True):
-            if decays:
-                grad = grad + _wide(self._decay, leaf) * leaf
-            if moves:
-                kept.mul_(_wide(self._momentum, leaf)).add_(grad)
-                grad = grad + _wide(self._momentum, leaf) * kept if self._nesterov else kept
-            leaf.sub_(_wide(rate, leaf) * grad)
-
-    def _adam_step(self, grads: Sequence[torch.Tensor]) -> None:
-        self._steps += 1
-        first = 1 - self._beta1**self._steps
-        second = (1 - self._beta2**self._steps).sqrt().float()
-        rate = (torch.tensor(self._lr, dtype=torch.float64) / first).float()
-        beta1, beta2 = self._beta1.float(), self._beta2.float()
-        rest1, rest2 = (1 - self._beta1).float(), (1 - self._beta2).float()
-        shrink = 1 - torch.tensor(self._lr) * self._decay
-        decays = bool(self._decay.any())
-        rows = zip(self._leaves, grads, self._moments["exp_avg"], self._moments["exp_avg_sq"], strict=True)
-        for leaf, grad, mean, square in rows:
-            if decays and self._decoupled:
-                leaf.mul_(_wide(shrink, leaf))
-            elif decays:
-                grad = grad + _wide(self._decay, leaf) * leaf
-            mean.mul_(_wide(beta1, leaf)).add_(grad * _wide(rest1, leaf))
-            square.mul_(_wide(beta2, leaf)).add_(grad.square().mul_(_wide(rest2, leaf)))
-            leaf.sub_(_wide(rate, leaf) * mean / (square.sqrt().div_(_wide(second, leaf)).add_(_wide(self._eps, leaf))))
+            self._steps += 1
+            self._settings[:, 5:] = 1 - self._settings[:, 2:4] ** self._steps[:, None]
+        for place, (leaf, grad) in enumerate(zip(self._leaves, grads, strict=True)):
+            moments = [stacks[place] for stacks in self._moments.values()]
+            if self._adam:
+                pair = (moments[0], moments[1])
+                adam_rows(leaf, grad.contiguous(), pair, self._settings, decoupled=self._decoupled)
+            else:
+                settings = (self._rate, self._momentum, self._decay)
+                sgd_rows(leaf, grad.contiguous(), moments[0], *settings, nesterov=self._nesterov)
 
     def write_back(self) -> None:
         """Give every optimiser its moments."""
@@ -241,7 +220,3 @@ class _Update:
                     state[name] = stacks[place][number].clone()
                 if self._adam:
                     state["step"] = self._steps[number].clone().float()
-
-
-def _wide(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return vector.view(-1, *([1] * (like.ndim - 1)))

@@ -16,7 +16,8 @@ from typing import Any
 from stepwell.core.errors import MissingExtraError
 from stepwell.select.data import Source
 from stepwell.select.executors import Executor, Lost, Message, written
-from stepwell.select.work import Outcome, Runner, Task, Work
+from stepwell.select.runner import Runner
+from stepwell.select.work import Outcome, Task, Work
 
 
 def on_ray(

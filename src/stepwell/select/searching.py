@@ -12,16 +12,19 @@ import torch
 from stepwell.core.errors import CheckpointError, InvalidValueError
 from stepwell.core.state import Json
 from stepwell.select.data import Source, cut
-from stepwell.select.engine import Engine, Rules, Watcher
+from stepwell.select.engine import Engine, Rules
 from stepwell.select.executors import Executor, Inline, Processes
 from stepwell.select.hopper import Ordering, schedules
+from stepwell.select.journal import Watcher
 from stepwell.select.log import Log
-from stepwell.select.searchers import PBT, Grid, Hyperband, Random, Searcher, searchers
+from stepwell.select.orders import Searcher, searchers
+from stepwell.select.searchers import PBT, Grid, Hyperband, Random
 from stepwell.select.space import Space, Value
 from stepwell.select.study import Study, replay
 from stepwell.select.table import live_table
 from stepwell.select.trainee import Build, Step
-from stepwell.select.work import Score, Task, usual_score, usual_step
+from stepwell.select.usual import usual_score, usual_step
+from stepwell.select.work import Score, Task
 
 MakeExecutor = Callable[[Task, Source], Executor]
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from stepwell.core.errors import InvalidValueError, MissingExtraError
-from stepwell.select.searchers import Add, Order, Told, Verdict
+from stepwell.select.orders import Add, Order, Told, Verdict
 from stepwell.select.space import Choice, Dimension, Integer, Params, Space, Uniform, Value, When
 
 

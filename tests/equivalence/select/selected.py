@@ -8,7 +8,7 @@ import torch
 
 from stepwell.select.hopper import visiting_order
 from stepwell.select.trainee import Trainee, as_trainee, seed_all
-from stepwell.select.work import usual_step
+from stepwell.select.usual import usual_step
 
 GRID = {"lr": [0.3, 0.1, 0.03, 0.01], "width": [8, 12], "drop": [0.0, 0.3]}
 

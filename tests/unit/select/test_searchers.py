@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.select.searchers import ASHA, PBT, Add, End, Go, Grid, Hyperband, Random, SuccessiveHalving, Told, rungs
+from stepwell.select.halving import ASHA, Hyperband, SuccessiveHalving, rungs
+from stepwell.select.orders import Add, End, Go, Told
+from stepwell.select.searchers import PBT, Grid, Random
 from stepwell.select.space import Space, Uniform
 
 SPACE = Space({"x": Uniform(0, 1)})

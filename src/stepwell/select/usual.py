@@ -1,0 +1,77 @@
+"""Steps and scores for models of (input, target) batches, by the name of a metric."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as functional
+
+from stepwell.core.errors import InvalidValueError
+from stepwell.select.with_keras import KerasModel
+from stepwell.select.work import Score
+
+
+def usual_step(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    """Return the loss of a batch (input, target): cross entropy where the target is whole numbers, else the squared
+    error. A compiled Keras model trains itself.
+    """
+    if isinstance(model, KerasModel):
+        return model.learn(batch)
+    guess, target = _guess(model, batch)
+    if target.is_floating_point():
+        return functional.mse_loss(guess.view_as(target), target)
+    return functional.cross_entropy(guess, target)
+
+
+def usual_score(metric: str) -> tuple[Score, str, tuple[float, float] | None]:
+    """Return the score of a metric by name, whether it is to be `max` or `min`, and its bounds.
+
+    Raises:
+        InvalidValueError: If there is none of that name; then a `score` has to be passed.
+    """
+    known: dict[str, tuple[Score, str, tuple[float, float] | None]] = {
+        "accuracy": (_accuracy, "max", (0.0, 1.0)),
+        "loss": (_loss, "min", None),
+        "mse": (_squared, "min", None),
+        "mae": (_absolute, "min", None),
+    }
+    if metric not in known:
+        raise InvalidValueError("metric", metric, f"one of {', '.join(known)}, or pass score= and mode=")
+    return known[metric]
+
+
+def _guess(model: torch.nn.Module, batch: object) -> tuple[torch.Tensor, torch.Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise InvalidValueError("batch", type(batch).__name__, "(input, target); or pass step= and score=")
+    return cast("torch.Tensor", model(batch[0])), cast("torch.Tensor", batch[1])
+
+
+def _accuracy(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    guess, target = _guess(model, batch)
+    found = guess.argmax(-1) if guess.ndim > 1 and guess.shape[-1] > 1 else (guess.view_as(target) > 0).to(target.dtype)
+    return (found == target).float()
+
+
+def _loss(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    if isinstance(model, KerasModel):
+        return model.losses(batch)
+    guess, target = _guess(model, batch)
+    if target.is_floating_point():
+        return _squared(model, batch)
+    return functional.cross_entropy(guess, target, reduction="none")
+
+
+def _squared(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    guess, target = _guess(model, batch)
+    return (
+        (guess.view_as(target) - target).square().flatten(1).mean(1)
+        if target.ndim > 1
+        else (guess.view_as(target) - target).square()
+    )
+
+
+def _absolute(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    guess, target = _guess(model, batch)
+    gap = (guess.view_as(target) - target).abs()
+    return gap.flatten(1).mean(1) if gap.ndim > 1 else gap
