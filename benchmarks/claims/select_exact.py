@@ -18,7 +18,7 @@ from stepwell.select.hopper import visiting_order
 from stepwell.select.intervals import interval
 from stepwell.select.space import Params
 from stepwell.select.trainee import read_blob, seed_all
-from stepwell.select.work import usual_step
+from stepwell.select.usual import usual_step
 
 EPOCHS, BATCH = 3, 32
 GRID = {"lr": [0.3, 0.1, 0.03, 0.01], "width": [16, 24], "drop": [0.0, 0.3]}
