@@ -45,7 +45,7 @@ class StreamConfig:
     clip: float | None = 5.0
     test: bool = True
     passes: int = 1
-    reaction: Reaction | None = None
+    reaction: Reaction | None = field(default_factory=Reaction)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class StreamConfig:
     def paper(cls, ratio: float = 0.2, size_bytes: int = 1 << 20, seed: int = 0) -> StreamConfig:
         """Return Camel's own setting: distances between raw rows, and codes of equal rank in the buffer."""
         buffer = BufferConfig(size_bytes, coding="equal-rank", seed=seed)
-        return cls(ratio, "camel", buffer=buffer, seed=seed)
+        return cls(ratio, "camel", buffer=buffer, reaction=None, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)

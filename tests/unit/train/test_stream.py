@@ -245,7 +245,7 @@ def test_a_learner_reports_where_the_stream_changed():
 def test_a_reaction_forgets_the_rows_of_before_and_learns_more_for_a_while():
     before, after = stream(60)[:40], [(x, (y + 1) % 3) for x, y in stream(60)[40:]]
     config = StreamConfig(ratio=0.2, reaction=Reaction(forget=1.0, recent=1, quota=3.0, batches=4))
-    reacting, reporting = learner(config), learner(StreamConfig(ratio=0.2))
+    reacting, reporting = learner(config), learner(StreamConfig(ratio=0.2, reaction=None))
     found, plain = reacting.fit([*before, *after]), reporting.fit([*before, *after])
     (changed,) = [batch for batch, _ in found.drifts]
     assert found.forgotten == 12 * (changed - 1)
@@ -255,7 +255,7 @@ def test_a_reaction_forgets_the_rows_of_before_and_learns_more_for_a_while():
 
 
 def test_a_reaction_without_a_change_changes_nothing():
-    quiet, reacting = learner(), learner(StreamConfig(reaction=Reaction()))
+    quiet, reacting = learner(StreamConfig(reaction=None)), learner(StreamConfig(reaction=Reaction()))
     assert quiet.fit(stream(12)).scores == reacting.fit(stream(12)).scores
     for one, other in zip(quiet.model.parameters(), reacting.model.parameters(), strict=True):
         assert torch.equal(one, other)
