@@ -89,6 +89,13 @@ def drift_stream(name: str) -> Rows:
     return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(y.astype(np.int64))
 
 
+def planted_drift(seed: int, size: int = 24_000) -> Rows:
+    """Return a stream of digits whose labels are turned by one after a third, and by two more after two thirds."""
+    x, y = Digits(seed).stream(size)
+    turn = torch.tensor([0, 1, 3])[torch.arange(size) * 3 // size]
+    return x, (y + turn) % 10
+
+
 def mnist(part: str, size: int, seed: int = 0) -> Rows:
     """Return some images of MNIST, drawn by seed, `[B, 1, 28, 28]` between 0 and 1."""
     import pyarrow.parquet as pq
