@@ -5,7 +5,6 @@ Never pickle.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 
 from stepwell.core.errors import CheckpointError
+from stepwell.core.files import copy_file, sync
 
-_CHUNK = 4 << 20
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
@@ -177,46 +176,6 @@ def read_state(folder: Path) -> StateReader:
 def state_exists(folder: Path) -> bool:
     """Say whether `read_state` would find a state there."""
     return folder.exists() or folder.with_name(folder.name + ".old").exists()
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file, holes as holes, a few megabytes at a time.
-
-    Raises:
-        CheckpointError: If it cannot be read, or there is no room.
-    """
-    try:
-        with source.open("rb", buffering=0) as old, target.open("wb", buffering=0) as new:
-            size = os.fstat(old.fileno()).st_size
-            new.truncate(size)
-            end = 0
-            while (begin := _next_data(old.fileno(), end)) < size:
-                end = os.lseek(old.fileno(), begin, os.SEEK_HOLE)
-                for at in range(begin, end, _CHUNK):
-                    part = os.pread(old.fileno(), min(_CHUNK, end - at), at)
-                    if os.pwrite(new.fileno(), part, at) < min(_CHUNK, end - at):
-                        raise OSError(errno.EIO, "a part was left out")
-    except OSError as error:
-        raise CheckpointError(f"{source} could not be copied to {target}: {error}. Make room, or mend it.") from error
-
-
-def _next_data(file: int, at: int) -> int:
-    """Return where data begin at or after a place; the end of the file if only a hole follows."""
-    try:
-        return os.lseek(file, at, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return os.fstat(file).st_size
 
 
 def _file_name(name: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from stepwell.core import PlanNode
+from stepwell.core.files import whole_file
 from stepwell.core.plan import Cost
 from stepwell.evaluate import Score
 from stepwell.jobs.experiment import Experiment
@@ -111,18 +110,16 @@ def plan_rows(plan: PlanNode) -> list[dict[str, object]]:
 def write_predictions(table: pa.Table, path: Path) -> Path:
     """Write a table as Parquet, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    pa.parquet.write_table(table, aside)
-    os.replace(aside, path)
+    with whole_file(path) as aside:
+        pa.parquet.write_table(table, aside)
     return path
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    aside.write_text(text)
-    os.replace(aside, path)
+    with whole_file(path) as aside:
+        aside.write_text(text)
 
 
 def _score_table(result: Result, index: int) -> Table:

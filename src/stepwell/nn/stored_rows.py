@@ -26,7 +26,8 @@ from stepwell.buffer.tiers import Tier, TieredStore
 from stepwell.buffer.trace import Trace
 from stepwell.core.batch import Batch, Ids
 from stepwell.core.errors import CheckpointError, DataError
-from stepwell.core.state import StateReader, StateWriter, copy_file
+from stepwell.core.files import copy_file
+from stepwell.core.state import StateReader, StateWriter
 from stepwell.storage.row_reads import DiskRows
 from stepwell.storage.units import to_bytes
 

@@ -1,7 +1,8 @@
 """What this machine can do, measured once in about two seconds and kept beside the other caches.
 
 Every rate is the median of a few short runs, so that one disturbed run does not decide. A profile belongs to an
-architecture and a number of threads; it is measured again when asked for, or when this version knows more rates.
+architecture, a number of threads and a device; it is measured again when asked for, or when this version knows more
+rates.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import mmap
 import os
 import platform
 import queue
+import re
 import statistics
 import tempfile
 import threading
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 
 from stepwell.core import Draw, Machine
+from stepwell.core.files import whole_file
 from stepwell.core.settings import settings
 from stepwell.kernels import build_tcsr, gather_rows, recent_neighbors
 from stepwell.kernels.attention import Clock, Places, attend
@@ -35,23 +38,28 @@ _DEPTH = 16
 
 
 def machine(*, refresh: bool = False) -> Machine:
-    """Return the profile of this machine, measuring it if there is none yet for this thread count.
+    """Return the profile of this machine, measuring it if there is none yet for this thread count and device.
 
     Args:
         refresh: Measure again.
     """
-    name = f"machine-{platform.machine()}-{torch.get_num_threads()}.json"
-    path = settings().home / name
+    path = settings().home / profile_name()
     if path.exists() and not refresh:
         profile = _read(path)
         if profile is not None:
             return profile
     profile = calibrate()
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(asdict(profile)))
-    os.replace(aside, path)
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(asdict(profile)))
     return profile
+
+
+def profile_name() -> str:
+    """Return the name of the file with this machine's profile."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    parts = ["machine", platform.machine(), str(torch.get_num_threads()), *re.findall(r"\w+", device)]
+    return "-".join(parts) + ".json"
 
 
 def _read(path: Path) -> Machine | None:
@@ -81,12 +89,13 @@ def calibrate() -> Machine:
     sample = _median(lambda: recent_neighbors(*index, nodes, before, before, 10))
     sequential, random, lone = _disk()
     on_device, transfer = _device()
+    eager, replay = step_costs("cuda") if torch.cuda.is_available() else (0.0, 0.0)
     return Machine(
         gather_bytes_per_s=rows.size * 64 * 4 / gather,
         read_bytes_per_s=sequential,
         flops_per_s=_product(6_000),
         queries_per_s=len(nodes) / sample,
-        step_overhead_s=_median(_small_step()),
+        step_overhead_s=step_costs("cpu")[0],
         threads=torch.get_num_threads(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         random_reads_per_s=random,
@@ -96,6 +105,8 @@ def calibrate() -> Machine:
         wake_up_s=_wake_up(),
         device_gather_bytes_per_s=on_device,
         transfer_bytes_per_s=transfer,
+        device_step_s=eager,
+        replay_s=replay,
     )
 
 
@@ -105,11 +116,39 @@ def _product(rows: int, width: int = 100) -> float:
     return 2 * rows * 3 * width**2 / _median(lambda: torch.mm(a, b).relu_())
 
 
-def _small_step() -> Callable[[], object]:
-    """Return a training step whose arithmetic is nothing: what is left is autograd and the optimiser."""
-    layers = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(10)))
-    optimizer = torch.optim.Adam(layers.parameters(), fused=True)
-    rows = torch.randn(8, 8)
+def step_costs(device: str) -> tuple[float, float]:
+    """Return the seconds of a training step whose arithmetic is nothing: eager, and replayed as a CUDA graph.
+
+    What is left of the step is autograd, the optimiser and, on a device, launches. Where there are no graphs (the CPU,
+    or a driver that records none), a replay saves nothing: both are the same.
+
+    Args:
+        device: Where it runs.
+    """
+    step = _small_step(device)
+    done = torch.cuda.synchronize if device.startswith("cuda") else _nothing
+
+    def timed(work: Callable[[], object]) -> float:
+        def whole() -> None:
+            work()
+            done()
+
+        return _median(whole)
+
+    eager = timed(step)
+    replay = _recorded(step, device)
+    return eager, eager if replay is None else timed(replay)
+
+
+def _nothing() -> None:
+    """Wait for no device."""
+
+
+def _small_step(device: str) -> Callable[[], object]:
+    layers = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(10))).to(device)
+    graphs = device.startswith("cuda")
+    optimizer = torch.optim.Adam(layers.parameters(), fused=True, capturable=graphs)
+    rows = torch.randn(8, 8, device=device)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -117,6 +156,24 @@ def _small_step() -> Callable[[], object]:
         optimizer.step()
 
     return step
+
+
+def _recorded(step: Callable[[], object], device: str) -> Callable[[], object] | None:
+    """Return a replay of a step, or None where none can be recorded."""
+    if not device.startswith("cuda"):
+        return None
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            step()
+    except RuntimeError:
+        return None
+    return graph.replay
 
 
 def _attention(targets: int = 600, k: int = 10, width: int = 100) -> float:

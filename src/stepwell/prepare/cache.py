@@ -23,10 +23,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from stepwell.core.errors import DataError, InvalidValueError
-from stepwell.core.state import sync
 from stepwell.prepare.step import ROW, Fitted, Report
 from stepwell.storage import Lake
-from stepwell.storage.derived import index_root, raise_if_full, scratch_folder
+from stepwell.storage.derived import index_root, put_in_place, raise_if_full, scratch_folder
 
 OUT, QUARANTINE, LISTED = "out", "quarantine", "parents"
 _NOTE = "note."
@@ -188,15 +187,7 @@ def writing(root: Path, key: str, name: str) -> Iterator[StepWriter]:
                 yield writer
             finally:
                 writer.close()
-            for path in (*aside.iterdir(), aside):
-                sync(path)
-            (aside / "lock").unlink()
-            try:
-                aside.replace(root / key)
-            except OSError:
-                if not (root / key / "report.json").exists():
-                    raise
-            sync(root)
+            put_in_place(aside, root / key, "report.json")
     except OSError as error:
         raise_if_full(name, error)
         raise

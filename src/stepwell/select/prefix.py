@@ -6,8 +6,6 @@ Each partition's features are one file, written atomically by the worker that ne
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 import torch
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.state import sync
+from stepwell.core.files import whole_file
 from stepwell.select.data import ArrayData, SharedArrays, Source, shuffled
 
 
@@ -88,9 +86,7 @@ class Features:
                 picked = (first[torch.from_numpy(rows[begin : begin + self.batch_size])] for begin in starts)
                 parts = [self.prefix(some).numpy() for some in picked]
             self.prefix.train(was)
-            aside = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.npy")
-            np.save(aside, np.concatenate(parts))
-            sync(aside)
-            os.replace(aside, path)
+            with whole_file(path, durable=True) as aside:
+                np.save(aside, np.concatenate(parts))
         found: np.ndarray = np.load(path, mmap_mode="r")
         return found

@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stepwell.core.errors import DataError
+from stepwell.core.files import sync
 from stepwell.core.log import logger
 from stepwell.core.settings import settings
-from stepwell.core.state import Json, sync
+from stepwell.core.state import Json
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -106,18 +107,29 @@ def _fill_and_rename(aside: Path, folder: Path, build: Callable[[ArrayWriter], N
         with ThreadPoolExecutor(2) as pool:
             files: dict[str, Json] = dict(zip([path.name for path in paths], pool.map(_describe, paths), strict=True))
         (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
-        for path in (*aside.iterdir(), aside):
-            sync(path)
-        (aside / _LOCK).unlink()
-        try:
-            aside.replace(folder)
-        except OSError:
-            if not (folder / MANIFEST).exists():
-                raise
-        sync(folder.parent)
+        put_in_place(aside, folder, MANIFEST)
     except OSError as error:
         raise_if_full(str(folder), error)
         raise
+
+
+def put_in_place(aside: Path, folder: Path, last: str) -> None:
+    """Flush what is in a scratch folder and make it `folder`, whole; if another process was first, leave that one.
+
+    Args:
+        aside: From `scratch_folder`, beside `folder`.
+        folder: Where it belongs.
+        last: A file that a whole folder has.
+    """
+    for path in (*aside.iterdir(), aside):
+        sync(path)
+    (aside / _LOCK).unlink()
+    try:
+        aside.replace(folder)
+    except OSError:
+        if not (folder / last).exists():
+            raise
+    sync(folder.parent)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pyarrow as pa
 from deltalake.transaction import AddAction
 from pyarrow import parquet
 
-from stepwell.core.state import sync
+from stepwell.core.files import sync
 from stepwell.storage.files import Rows
 
 ROW_GROUP_BYTES = 16 << 20

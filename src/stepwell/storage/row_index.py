@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stepwell.core.errors import InvalidValueError
-from stepwell.core.state import sync
+from stepwell.storage.derived import put_in_place, scratch_folder
 from stepwell.storage.row_writers import Folder, writers_of
 from stepwell.storage.rows import FORMAT, RowColumn, RowManifest, TableRows
 
@@ -73,21 +70,9 @@ def build_rows(
     """
     if budget_bytes < _MIN_BUDGET:
         raise InvalidValueError("budget_bytes", budget_bytes, f"at least {_MIN_BUDGET}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    aside.mkdir()
-    try:
+    with scratch_folder(folder.parent, f".{folder.name}.") as aside:
         _write(scan, schema, aside, where, budget_bytes)
-        for path in (*aside.iterdir(), aside):
-            sync(path)
-        try:
-            os.replace(aside, folder)
-        except OSError:
-            if not (folder / "manifest.json").exists():
-                raise
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        put_in_place(aside, folder, "manifest.json")
     return TableRows(folder)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stepwell.core.errors import DataError, UnknownNameError
+from stepwell.core.files import whole_file
 from stepwell.core.state import Json
 from stepwell.prepare.label.labels import Labels
 from stepwell.prepare.label.votes import Votes
@@ -53,9 +54,8 @@ def write_tasks(
             task["predictions"] = [{"model_version": "stepwell", "score": share, "result": _choice(show[0], label)}]
         tasks.append(task)
     target = Path(path)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_text(json.dumps(tasks, default=str), encoding="utf-8")
-    os.replace(aside, target)
+    with whole_file(target) as aside:
+        aside.write_text(json.dumps(tasks, default=str), encoding="utf-8")
     return target
 
 
