@@ -56,8 +56,6 @@ AROUND = 10
 """Batches before and behind those that are probed where embeddings are reused: the store fills in about so many."""
 TRACED = 1_000_000
 """Events, from the first on, that policies are followed over; a longer epoch is taken to go on like these."""
-LAUNCH = 0.9
-"""Share of a step's fixed cost that a CUDA graph saves: launches. Taken from its design, not measured on a device."""
 
 
 @dataclass(eq=False)
@@ -207,7 +205,7 @@ class TrainingPlanner:
         num_batches = self._num_batches(one.batches)
         work = self._placed(one, work_of(self._estimated(one), num_batches, len(self.log), reasons))
         if one.steps.value:
-            saved = LAUNCH * self.machine.step_overhead_s * num_batches
+            saved = self.machine.launch_s * num_batches
             work = replace(work, step=replace(work.step, seconds=max(0.0, (work.step.seconds or 0.0) - saved)))
         if one.state.value is not None and self.room.stored is None:
             work = replace(work, state=self._state_line(one))
