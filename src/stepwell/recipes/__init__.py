@@ -1,7 +1,7 @@
 """Published settings: each is a function that returns the whole configuration of a run.
 
-`stepwell train NAME` runs one; `--set path=value` changes any part of it. Third parties add theirs through the entry
-point group `stepwell.recipe`.
+`stepwell train NAME` runs one of `recipes`, `stepwell search NAME` one of `searches`; `--set path=value` changes any
+part of it. Third parties add theirs through the entry point groups `stepwell.recipe` and `stepwell.search_recipe`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from stepwell.core.registry import Registry
 from stepwell.jobs import Experiment
 from stepwell.jobs.experiment import DataConfig, EvaluationConfig, ModelConfig, ReuseConfig, SamplingConfig
+from stepwell.recipes.search import Search, searches
 from stepwell.train import LoopConfig
 
 recipes: Registry[Callable[[], Experiment]] = Registry("recipe")
@@ -164,4 +165,4 @@ def apan_collegemsg() -> Experiment:
     return _published("collegemsg", "apan")
 
 
-__all__ = ["recipes"]
+__all__ = ["Search", "recipes", "searches"]
