@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from typing import Literal
 
 from benchmarks.harness import Claim, Result
+from benchmarks.ranking import rank
 from stepwell import storage
 from stepwell.datasets import datasets
-from stepwell.evaluate import Report, evaluation_for, p3, split_for
 from stepwell.nn import EdgeBank, MostRecent
 from stepwell.storage import EventLog
 
@@ -44,32 +43,16 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001 - the one argument of 
 
 def _measure(log: EventLog, name: str) -> Result:
     make, state, *published = _PUBLISHED[name]
-    protocol = p3(state=state)
-    split = split_for(log, protocol)
-    model = make()
-    for batch in evaluation_for(protocol.on("train"), split, streams=True).batches:
-        model.observe(batch)
-    begin = time.perf_counter()
-    found = [evaluation_for(protocol.on(part), split, streams=True)(model) for part in ("validation", "test")]
-    seconds = time.perf_counter() - begin
-    values = [report["mrr"].value for report in found]
-    distance = max(abs(value - known) for value, known in zip(values, published, strict=True))
+    found = rank(log, make, state)
+    validation, test = published
+    distance = found.distance((validation, test))
     return Result(
         claim=name,
         measured=distance,
         baseline={
-            "published": {"validation_mrr": published[0], "test_mrr": published[1]},
-            "stepwell": {
-                "validation_mrr": values[0],
-                "test_mrr": values[1],
-                "wall_s": seconds,
-                **_rate(found, seconds),
-            },
+            "published": {"validation_mrr": validation, "test_mrr": test},
+            "stepwell": found.figures,
         },
-        quality={"protocol": str(protocol)},
+        quality={"protocol": found.protocol},
         why=_WHY if distance <= 0.001 else f"{_WHY} A public rule moved: look at split, grid of batches, or ties.",
     )
-
-
-def _rate(found: list[Report], seconds: float) -> dict[str, float]:
-    return {"candidates_per_s": sum(report.num_scores for report in found) / seconds}

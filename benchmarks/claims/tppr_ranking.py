@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from typing import Literal
 
 from benchmarks.harness import Claim, Result
+from benchmarks.ranking import rank
 from stepwell import storage
 from stepwell.datasets import datasets
-from stepwell.evaluate import Report, evaluation_for, p3, split_for
 from stepwell.nn.tppr_ranker import TPPRRanker
 from stepwell.storage import EventLog
 
@@ -47,32 +46,16 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001 - the one argument of 
 
 def _measure(log: EventLog, name: str) -> Result:
     beta, state, *known = _KNOWN[name]
-    protocol = p3(state=state)
-    split = split_for(log, protocol)
-    ranker = TPPRRanker(K, ALPHA, beta)
-    for batch in evaluation_for(protocol.on("train"), split, streams=True).batches:
-        ranker.observe(batch)
-    begin = time.perf_counter()
-    found = [evaluation_for(protocol.on(part), split, streams=True)(ranker) for part in ("validation", "test")]
-    seconds = time.perf_counter() - begin
-    values = [report["mrr"].value for report in found]
-    distance = max(abs(value - figure) for value, figure in zip(values, known, strict=True))
+    found = rank(log, lambda: TPPRRanker(K, ALPHA, beta), state)
+    validation, test = known
+    distance = found.distance((validation, test))
     return Result(
         claim=name,
         measured=distance,
         baseline={
-            "counted independently": {"validation_mrr": known[0], "test_mrr": known[1]},
-            "stepwell": {
-                "validation_mrr": values[0],
-                "test_mrr": values[1],
-                "wall_s": seconds,
-                "candidates_per_s": _scores(found) / seconds,
-            },
+            "counted independently": {"validation_mrr": validation, "test_mrr": test},
+            "stepwell": found.figures,
         },
-        quality={"protocol": str(protocol)},
+        quality={"protocol": found.protocol},
         why=_WHY if distance <= 0.001 else f"{_WHY} A known figure moved: look at split, batches, ties or lists.",
     )
-
-
-def _scores(found: list[Report]) -> int:
-    return sum(report.num_scores for report in found)

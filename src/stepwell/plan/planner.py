@@ -226,9 +226,7 @@ class TrainingPlanner:
         memory, policy = memory_of(self.model), one.state.value
         assert memory is not None and policy is not None
         if one.probed not in self.touched:
-            view = self.log[: self._traced_events]
-            batches = without_features(self._builder(one)(view, one.batches.value), one.batches.value, 2)
-            self.touched[one.probed] = traced(batches, memory)
+            self.touched[one.probed] = traced(self._followed(one), memory)
         key = (one.probed, str(policy))
         if key not in self.moved:
             times = len(self.log) / self._traced_events
@@ -263,11 +261,14 @@ class TrainingPlanner:
     def _traced_events(self) -> int:
         return min(len(self.log), TRACED)
 
+    def _followed(self, one: Combination) -> Pipeline:
+        """Return the batches that policies are followed over: those of the first events, without features."""
+        view = self.log[: self._traced_events]
+        return without_features(self._builder(one)(view, one.batches.value), one.batches.value, 2)
+
     def _traced(self, one: Combination) -> dict[str, Trace]:
         if one.probed not in self.traces:
-            view = self.log[: self._traced_events]
-            batches = without_features(self._builder(one)(view, one.batches.value), one.batches.value, 2)
-            self.traces[one.probed] = traces_of(batches, self.room.below)
+            self.traces[one.probed] = traces_of(self._followed(one), self.room.below)
         return self.traces[one.probed]
 
     def _num_batches(self, batches: Option[Batcher]) -> int:
