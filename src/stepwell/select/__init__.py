@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stepwell.select.compare import Verdict as Verdict
     from stepwell.select.data import cut as cut
+    from stepwell.select.sampled import Sampling as Sampling
     from stepwell.select.searching import StudySettings as StudySettings
     from stepwell.select.searching import search as search
     from stepwell.select.space import Choice as Choice
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Choice",
     "Integer",
+    "Sampling",
     "Space",
     "Study",
     "StudySettings",
@@ -39,6 +41,7 @@ __all__ = [
 _HOME = {
     "Choice": "space",
     "Integer": "space",
+    "Sampling": "sampled",
     "Space": "space",
     "Study": "study",
     "StudySettings": "searching",

@@ -18,6 +18,7 @@ from stepwell.select.hopper import Hopper, Job, Ordering, Schedule, Unit, place_
 from stepwell.select.journal import Journal, Watcher
 from stepwell.select.orders import Searcher
 from stepwell.select.records import Config, Records, Status
+from stepwell.select.sampled import Sampling
 from stepwell.select.steer import Command, read_commands
 from stepwell.select.trainee import as_trainee, seeded
 from stepwell.select.work import Failed, Outcome, Reached, Task, Work
@@ -74,7 +75,7 @@ class Engine:
     rules: Rules
     schedule: Schedule | None = None
     watchers: Sequence[Watcher] = ()
-    _signatures: dict[str, tuple[object, ...] | None] = field(default_factory=dict)
+    _kinds: dict[str, tuple[object, ...] | None] = field(default_factory=dict)
     _alone: set[str] = field(default_factory=set)
     _halting: dict[str, tuple[Status, str]] = field(default_factory=dict)
     _out: list[int] = field(default_factory=list)
@@ -122,7 +123,7 @@ class Engine:
     # Units ---------------------------------------------------------------------------------------------------------
 
     def _begin_epochs(self) -> None:
-        """Make jobs of the configurations that wait without one, fused where they may be."""
+        """Make jobs of the configurations that wait without one, together where they may be."""
         busy = {name for job in self._hopper.jobs.values() for name in job.configs}
         ready = [self.records.configs[name] for name in self.records.waiting if name not in busy]
         groups: dict[object, list[Config]] = {}
@@ -130,27 +131,45 @@ class Engine:
             groups.setdefault(self._group(config), []).append(config)
         for group in groups.values():
             size = max(1, self.rules.fuse)
+            if self._sampling(group[0]) is not None:
+                size = -(-len(group) // self.executor.slots)
             for begin in range(0, len(group), size):
                 self._hopper.add(self._job(group[begin : begin + size]))
 
     def _group(self, config: Config) -> object:
-        """Return what configurations of one fused job have in common."""
+        """Return what configurations of one job have in common: an architecture, or how their batches are sampled."""
         name = config.name
-        if self.rules.fuse < 2 or name in self._alone or config.warm == config.version:
+        if name in self._alone or config.warm == config.version:
             return name
-        if name not in self._signatures:
-            try:
-                with seeded(self.task.seed):
-                    made = as_trainee(self.task.build(config.params), config.params)
-                self._signatures[name] = signature(made)
-            except Exception:  # the unit itself will report it
-                self._signatures[name] = None
-        found = self._signatures[name]
+        found = self._alike(config)
         if found is None:
             return name
         visited = tuple(config.visits[config.epoch * self.records.partitions :])
         place = (config.epoch, config.version, visited, config.peeked, config.until)
-        return (found, config.number % self.rules.lanes, config.params.get("batch_size"), place)
+        lane = 0 if self.source.in_time else config.number % self.rules.lanes
+        return (found, lane, config.params.get("batch_size"), place)
+
+    def _alike(self, config: Config) -> tuple[object, ...] | None:
+        name = config.name
+        if self.rules.fuse < 2 and not self.source.in_time:
+            return None
+        if name not in self._kinds:
+            try:
+                with seeded(self.task.seed):
+                    made = as_trainee(self.task.build(config.params), config.params)
+                if made.sampling is not None:
+                    self._kinds[name] = (made.sampling,)
+                    hash(made.sampling)
+                else:
+                    self._kinds[name] = signature(made) if self.rules.fuse > 1 else None
+            except Exception:  # the unit itself will report it
+                self._kinds[name] = None
+        return self._kinds[name]
+
+    def _sampling(self, config: Config) -> Sampling | None:
+        """Return how a configuration's batches are sampled, if that is known and may be shared."""
+        kind = self._kinds.get(config.name)
+        return kind[0] if kind is not None and isinstance(kind[0], Sampling) else None
 
     def _job(self, group: Sequence[Config]) -> Job:
         first, parts = group[0], self.records.partitions
@@ -208,6 +227,7 @@ class Engine:
             tuple(self.records.state_path(one.name, one.version + 1) if trains else None for one in configs),
             begins=trains and done == 0,
             ends=trains and done + 1 == self.records.partitions,
+            together=self._sampling(configs[0]) is not None,
         )
 
     def _ended(self, outcome: Outcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class LogData:
         slices: Those of each validation slice; they follow the partitions.
         files: Columns as files, for other processes.
         about: Number of nodes, unit, direction and name, to build the log again.
+        index: Folder of the temporal index that all processes map; whoever needs it first builds it.
     """
 
     log: EventLog | None
@@ -36,6 +38,7 @@ class LogData:
     slices: tuple[Window, ...]
     files: tuple[tuple[str, Path], ...] = ()
     about: tuple[int, float, bool, str] = (0, 1.0, False, "")
+    index: Path | None = None
     opened: list[EventLog] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -44,13 +47,16 @@ class LogData:
         if self.log is not None:
             return self.log
         if not self.opened:
-            from stepwell.storage import Snapshot
+            from stepwell.storage import Snapshot, TemporalCSR
 
             columns = {name: np.load(file, mmap_mode="r") for name, file in self.files}
             nodes, seconds, directed, name = self.about
-            self.opened.append(
-                EventLog.of(Snapshot(num_nodes=nodes, seconds=seconds, directed=directed, name=name, **columns))
-            )
+            made = Snapshot(num_nodes=nodes, seconds=seconds, directed=directed, name=name, **columns)
+            if self.index is not None:
+                ends = (made.src, made.dst, made.time)
+                build = partial(TemporalCSR.build, self.index, *ends, nodes, directed=directed)
+                made = replace(made, open_index=build)
+            self.opened.append(EventLog.of(made))
         return self.opened[0]
 
     @property
@@ -90,7 +96,10 @@ class LogData:
         about = (snapshot.num_nodes, snapshot.seconds, snapshot.directed, snapshot.name)
         offset = self.events.begin
         moved = [tuple((a + offset, b + offset) for a, b in windows) for windows in (self.parts, self.slices)]
-        return LogData(None, moved[0], moved[1], tuple(files), about)
+        index = folder / "index"
+        if snapshot.has_index is not None and snapshot.has_index() and isinstance(snapshot.index.event, np.memmap):
+            index = Path(str(snapshot.index.event.filename)).parent
+        return LogData(None, moved[0], moved[1], tuple(files), about, index)
 
     def describe(self) -> str:
         events = f"{sum(self.train_rows)} events, {len(self.parts)} partitions, {sum(self.slice_rows)} to validate"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +18,10 @@ from stepwell.select.data import Source
 from stepwell.select.fuse import train_fused
 from stepwell.select.hopper import EVERYWHERE, Unit
 from stepwell.select.prefix import Features, prefix_key
+from stepwell.select.sampled import Sampled
 from stepwell.select.space import Params
 from stepwell.select.trainee import Live, Trainee, as_trainee, checksum, pack, seeded, unpack
+from stepwell.select.visit import Turns, Visit, rows_of
 from stepwell.select.work import Failed, Outcome, Reached, Task, Work
 
 _SCORE_BATCH = 1024
@@ -49,7 +52,12 @@ class Runner:
         hop = 0.0
         results: tuple[Reached | Failed, ...]
         try:
-            if work.unit.phase != "train":
+            if len(work.params) > 1 and work.together:
+                if work.unit.phase == "train":
+                    results, hop = self._trained_together(work)
+                else:
+                    results = self._scored_together(work)
+            elif work.unit.phase != "train":
                 results = tuple(self._scored(work, number) for number in range(len(work.params)))
             elif len(work.params) == 1:
                 one, hop = self._trained(work)
@@ -103,45 +111,113 @@ class Runner:
             start = time.perf_counter()
             live = self.fetch(work, 0)
             hop = time.perf_counter() - start
+            visit = Visit(live, self.task.step)
             with seeded(self.task.seed, live.generators) as run:
-                loss, rows = self._visit(live.trainee, work)
-            live.generators, live.version = run.after, live.version + 1
-            if not math.isfinite(loss):
-                return Failed(name, "diverged", f"the loss became {loss:g} in epoch {work.unit.epoch + 1}"), hop
+                visit.begin(epoch=work.begins)
+                for batch in self._batches(live.trainee, work.unit, work.params[0]):
+                    visit.learn(batch)
+                loss = visit.end(epoch=work.ends)
+            live.generators = run.after
             start = time.perf_counter()
-            reached = self._hand_back(work, 0, live, loss, rows)
+            reached = self._hand_back(work, 0, live, loss, visit.rows)
             return reached, hop + time.perf_counter() - start
         except Exception as error:
             return _failure(name, error), 0.0
 
-    def _hand_back(self, work: Work, number: int, live: Live, loss: float, rows: int) -> Reached:
+    def _trained_together(self, work: Work) -> tuple[tuple[Reached | Failed, ...], float]:
+        """Train configurations of equal sampling side by side; each has its own generators and its own failures."""
+        results: dict[int, Reached | Failed] = {}
+        start = time.perf_counter()
+        lives = self._fetched(work, results)
+        hop = time.perf_counter() - start
+        visits = {number: Visit(live, self.task.step) for number, live in lives.items()}
+        turns = {number: Turns(self.task.seed, live.generators) for number, live in lives.items()}
+        with seeded():
+            for number, visit in visits.items():
+                _guarded(work, number, results, partial(visit.begin, epoch=work.begins))
+            for batch in self._shared_batches(work, lives, results):
+                for number in sorted(visits.keys() - results.keys()):
+                    with turns[number].turn():
+                        _guarded(work, number, results, partial(visits[number].learn, batch))
+        start = time.perf_counter()
+
+        def hand_back(number: int) -> None:
+            live, visit = lives[number], visits[number]
+            live.generators, loss = turns[number].reader, visit.end(epoch=work.ends)
+            results[number] = self._hand_back(work, number, live, loss, visit.rows)
+
+        for number in sorted(visits.keys() - results.keys()):
+            _guarded(work, number, results, partial(hand_back, number))
+        ordered = tuple(results[number] for number in range(len(work.params)))
+        return ordered, hop + time.perf_counter() - start
+
+    def _scored_together(self, work: Work) -> tuple[Reached | Failed, ...]:
+        """Score configurations of equal sampling over one run of the sampler."""
+        results: dict[int, Reached | Failed] = {}
+        lives = self._fetched(work, results)
+        values: dict[int, list[torch.Tensor]] = {number: [] for number in lives}
+        turns = {number: Turns(self.task.seed, live.generators) for number, live in lives.items()}
+        kept = {number: _snapshot(live) for number, live in lives.items()}
+
+        def score(number: int, batch: object) -> None:
+            values[number].append(self._score(lives[number].trainee, batch))
+
+        with seeded(), torch.no_grad():
+            for live in lives.values():
+                live.trainee.model.eval()
+            for batch in self._shared_batches(work, lives, results):
+                for number in sorted(values.keys() - results.keys()):
+                    with turns[number].turn():
+                        _guarded(work, number, results, partial(score, number, batch))
+        for number in sorted(values.keys() - results.keys()):
+            live, name = lives[number], work.unit.configs[number]
+            snapshot = kept[number]
+            if snapshot is not None:
+                live.trainee.model.restore(snapshot)  # type: ignore[operator]
+                self._keep(name, live, self._size(live))
+            found = torch.cat(values[number]).float().cpu().numpy()
+            results[number] = Reached(name, None, 0, 0, math.nan, len(found), found)
+        return tuple(results[number] for number in range(len(work.params)))
+
+    def _fetched(self, work: Work, results: dict[int, Reached | Failed]) -> dict[int, Live]:
+        """Fetch the configurations of a unit; the failure of one that cannot be had goes to `results`."""
+        lives: dict[int, Live] = {}
+
+        def fetch(number: int) -> None:
+            lives[number] = self.fetch(work, number)
+
+        for number in range(len(work.params)):
+            _guarded(work, number, results, partial(fetch, number))
+        return lives
+
+    def _shared_batches(
+        self, work: Work, lives: dict[int, Live], results: dict[int, Reached | Failed]
+    ) -> Iterator[object]:
+        """Yield a unit's batches while anybody takes them; a failure to make one is everybody's."""
+        try:
+            if lives:
+                for batch in self._batches(next(iter(lives.values())).trainee, work.unit, work.params[0]):
+                    if not lives.keys() - results.keys():
+                        return
+                    yield batch
+        except Exception as error:
+            for number in lives.keys() - results.keys():
+                results[number] = _failure(work.unit.configs[number], error)
+
+    def _hand_back(self, work: Work, number: int, live: Live, loss: float, rows: int) -> Reached | Failed:
+        """Return a trained configuration's state, or that it diverged."""
         name = work.unit.configs[number]
+        if not math.isfinite(loss):
+            return Failed(name, "diverged", f"the loss became {loss:g} in epoch {work.unit.epoch + 1}")
+        live.version += 1
         blob = pack(live)
         self._keep(name, live, len(blob))
         return Reached(name, blob, checksum(blob), len(blob), loss, rows)
 
-    def _visit(self, trainee: Trainee, work: Work) -> tuple[float, int]:
-        model, optimizer, step = trainee.model, trainee.optimizer, self.task.step
-        if work.begins and hasattr(model, "forget"):
-            model.forget()  # type: ignore[operator]
-        model.train()
-        each_batch = trainee.schedule is not None and trainee.schedule_each == "batch"
-        total, rows = torch.zeros((), dtype=torch.float64), 0
-        for batch in self._batches(trainee, work.unit, work.params[0]):
-            loss = step(model, batch)
-            if optimizer is not None:
-                _learn(trainee, optimizer, loss)
-            if each_batch:
-                trainee.schedule.step()  # type: ignore[union-attr]
-            count = rows_of(batch)
-            total += loss.detach() * count
-            rows += count
-        if work.ends and trainee.schedule is not None and not each_batch:
-            trainee.schedule.step()
-        return float(total) / max(rows, 1), rows
-
     def _batches(self, trainee: Trainee, unit: Unit, params: Params) -> Iterator[object]:
-        source: Source | Features = self.source
+        source: Source | Features | Sampled = self.source
+        if trainee.sampling is not None:
+            source = Sampled(self.source, trainee.sampling)
         if trainee.prefix is not None:
             folder = self.task.features / prefix_key(trainee.prefix)
             source = Features(self.source, trainee.prefix, folder)
@@ -162,20 +238,25 @@ class Runner:
             live = self.fetch(work, number)
             model, params = live.trainee.model, work.params[number]
             model.eval()
+            kept = _snapshot(live)
             with seeded(reader=live.generators), torch.no_grad():
                 batches = self._batches(live.trainee, work.unit, params)
-                values = [self._score(model, batch) for batch in batches]
-            if not hasattr(model, "observe"):  # scoring moved such a model on: its state is fetched anew
+                values = [self._score(live.trainee, batch) for batch in batches]
+            if kept is not None:
+                model.restore(kept)  # type: ignore[operator]
+            if kept is not None or not hasattr(model, "observe"):  # else scoring moved it on: it is fetched anew
                 self._keep(name, live, self._size(live))
             found = torch.cat(values).float().cpu().numpy()
             return Reached(name, None, 0, 0, math.nan, len(found), found)
         except Exception as error:
             return _failure(name, error)
 
-    def _score(self, model: torch.nn.Module, batch: object) -> torch.Tensor:
-        values = self.task.score(model, batch)
+    def _score(self, trainee: Trainee, batch: object) -> torch.Tensor:
+        values = self.task.score(trainee.model, batch)
         if values.ndim != 1:
             raise InvalidValueError("score(model, batch)", list(values.shape), "one value an example, [rows]")
+        if trainee.sampling is not None:
+            trainee.model.observe(batch)  # type: ignore[operator]
         return values.detach()
 
     def _size(self, live: Live) -> int:
@@ -199,41 +280,26 @@ class Runner:
         results: list[Reached | Failed] = []
         for number, live in enumerate(lives):
             loss = float(total[number]) / max(rows, 1)
-            live.generators, live.version = run.after, live.version + 1
-            if math.isfinite(loss):
-                results.append(self._hand_back(work, number, live, loss, rows))
-            else:
-                reason = f"the loss became {loss:g} in epoch {work.unit.epoch + 1}"
-                results.append(Failed(names[number], "diverged", reason))
+            live.generators = run.after
+            results.append(self._hand_back(work, number, live, loss, rows))
         return tuple(results), hop + time.perf_counter() - start
 
 
-def _learn(trainee: Trainee, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """One step of the optimiser."""
-    optimizer.zero_grad()
-    if trainee.scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
-    else:
-        trainee.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        trainee.scaler.unscale_(optimizer)
-    if trainee.clip is not None:
-        torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.clip)
-    if trainee.scaler is None:
-        optimizer.step()
-    else:
-        trainee.scaler.step(optimizer)
-        trainee.scaler.update()
+def _snapshot(live: Live) -> object | None:
+    """Return what a temporal model has observed, to bring it back after a validation; None if it keeps nothing."""
+    model = live.trainee.model
+    if live.trainee.sampling is None or not hasattr(model, "snapshot") or not hasattr(model, "restore"):
+        return None
+    found: object = model.snapshot()  # type: ignore[operator]
+    return found
 
 
-def rows_of(batch: object) -> int:
-    """Count a batch's rows."""
-    if isinstance(batch, torch.Tensor | Batch):
-        return len(batch)
-    if isinstance(batch, Mapping):
-        return rows_of(next(iter(batch.values())))
-    if isinstance(batch, tuple | list):
-        return rows_of(batch[0])
-    raise InvalidValueError("batch", type(batch).__name__, "a tensor, a tuple or mapping of tensors, or a Batch")
+def _guarded(work: Work, number: int, results: dict[int, Reached | Failed], do: Callable[[], None]) -> None:
+    """Do something for one configuration of several; what it raises becomes its failure."""
+    try:
+        do()
+    except Exception as error:
+        results[number] = _failure(work.unit.configs[number], error)
 
 
 def to_device(batch: object, device: torch.device) -> object:

@@ -19,6 +19,7 @@ import torch
 from stepwell.core.errors import CheckpointError, InvalidValueError
 from stepwell.core.shapes import Model
 from stepwell.core.state import Json, StateReader, StateWriter
+from stepwell.select.sampled import Sampling
 from stepwell.select.space import Params
 from stepwell.select.with_keras import KerasModel, as_keras
 from stepwell.train.state import (
@@ -58,6 +59,9 @@ class Trainee:
         clip: Largest norm of the gradient, or None.
         prefix: A frozen module in front of `model`. Configurations whose prefix has equal weights share its outputs:
             they are computed once and stored.
+        sampling: For a temporal model (`score`, `observe`, `forget`) on an event log: how its batches are made.
+            Configurations of equal sampling and batch size take each batch once. The model observes a batch after its
+            loss is differentiated, before its weights change.
     """
 
     model: torch.nn.Module
@@ -67,6 +71,7 @@ class Trainee:
     scaler: torch.amp.GradScaler | None = None
     clip: float | None = None
     prefix: torch.nn.Module | None = None
+    sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
         if self.schedule_each not in ("batch", "epoch"):

@@ -1,4 +1,4 @@
-"""Steps and scores for models of (input, target) batches, by the name of a metric."""
+"""Steps and scores by the name of a metric: for models of (input, target) batches, and for temporal link predictors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from typing import cast
 import torch
 import torch.nn.functional as functional
 
+from stepwell.core.batch import Batch
 from stepwell.core.errors import InvalidValueError
+from stepwell.core.shapes import Model
+from stepwell.evaluate.metrics import ranks
 from stepwell.select.with_keras import KerasModel
 from stepwell.select.work import Score
+from stepwell.train.losses import link_loss
 
 
 def usual_step(model: torch.nn.Module, batch: object) -> torch.Tensor:
     """Return the loss of a batch (input, target): cross entropy where the target is whole numbers, else the squared
-    error. A compiled Keras model trains itself.
+    error. A compiled Keras model trains itself. A temporal model tells true destinations from the other candidates.
     """
+    if isinstance(batch, Batch) and "candidate" in batch:
+        return link_loss(cast("Model", model), batch)
     if isinstance(model, KerasModel):
         return model.learn(batch)
     guess, target = _guess(model, batch)
@@ -35,6 +41,8 @@ def usual_score(metric: str) -> tuple[Score, str, tuple[float, float] | None]:
         "loss": (_loss, "min", None),
         "mse": (_squared, "min", None),
         "mae": (_absolute, "min", None),
+        "mrr": (_reciprocal_rank, "max", (0.0, 1.0)),
+        "outranked": (_outranked, "max", (0.0, 1.0)),
     }
     if metric not in known:
         raise InvalidValueError("metric", metric, f"one of {', '.join(known)}, or pass score= and mode=")
@@ -75,3 +83,23 @@ def _absolute(model: torch.nn.Module, batch: object) -> torch.Tensor:
     guess, target = _guess(model, batch)
     gap = (guess.view_as(target) - target).abs()
     return gap.flatten(1).mean(1) if gap.ndim > 1 else gap
+
+
+def _reciprocal_rank(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    """Return `1 / rank` of each true destination among its candidates."""
+    return 1.0 / _ranks(model, batch)[0]
+
+
+def _outranked(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    """Return the share of its other candidates that each true destination outranks, a tie counting half."""
+    rank, others = _ranks(model, batch)
+    return 1.0 - (rank - 1.0) / others.clamp(min=1.0)
+
+
+def _ranks(model: torch.nn.Module, batch: object) -> tuple[torch.Tensor, torch.Tensor]:
+    if not (isinstance(batch, Batch) and "candidate" in batch):
+        raise InvalidValueError("batch", type(batch).__name__, "one with candidates; give each Trainee a `sampling`")
+    valid = batch.tensor("candidate") >= 0
+    scores = cast("Model", model).score(batch).float().cpu().numpy()
+    found = torch.from_numpy(ranks(scores, valid.cpu().numpy()))
+    return found, valid[:, 1:].sum(1).double().cpu()

@@ -58,6 +58,8 @@ class Work(NamedTuple):
         writes: Where to put the new states; None returns them as bytes.
         begins: Whether this is the first training unit of the epoch.
         ends: Whether it is the last.
+        together: Whether several configurations train side by side, each by itself, over the same batches; else they
+            are one fused model.
     """
 
     unit: Unit
@@ -68,6 +70,7 @@ class Work(NamedTuple):
     writes: tuple[Path | None, ...]
     begins: bool = False
     ends: bool = False
+    together: bool = False
 
 
 class Reached(NamedTuple):
