@@ -17,9 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from stepwell.access import Recent
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.registry import Registry
 from stepwell.core.settings import settings
+from stepwell.nn import TGAT, TGN
+from stepwell.nn.tgat import TGATSettings
+from stepwell.nn.tgn import TGNSettings
 from stepwell.recipes.text import (
     IGNORED,
     Head,
@@ -30,9 +34,11 @@ from stepwell.recipes.text import (
     word_ids,
 )
 from stepwell.select import Study, StudySettings, Trainee, search
+from stepwell.select.sampled import Sampling
 from stepwell.select.space import Params
 from stepwell.select.trainee import Build, Step
 from stepwell.select.usual import usual_step
+from stepwell.storage import EventLog
 
 Score = Callable[[torch.nn.Module, object], torch.Tensor]
 
@@ -209,6 +215,37 @@ def perceptron(params: Params, inputs: int) -> Trainee:
     model = torch.nn.Sequential(*parts, torch.nn.Linear(width, 2))
     decay = float(params.get("weight_decay") or 0.0)
     return Trainee(model, torch.optim.AdamW(model.parameters(), lr=_rate(params), weight_decay=decay))
+
+
+# Temporal graphs ---------------------------------------------------------------------------------------------------
+
+
+@searches.register("search_collegemsg")
+def search_collegemsg() -> Search:
+    """Eight temporal networks on CollegeMsg, TGN and TGAT of one hop, four rates: one run of the sampler for all."""
+    space = {"kind": ["tgn", "tgat"], "lr": [3e-3, 1e-3, 3e-4, 1e-4]}
+    return Search(_collegemsg, space, metric="mrr", settings=StudySettings(batch_size=200, slices=1, early=False))
+
+
+def _collegemsg(rows: int, _: str) -> Material:
+    table = _table("collegemsg", "interactions.parquet")
+    table = table.slice(0, rows or len(table))
+    src, dst, at = (table[name].to_numpy().astype(np.int64) for name in ("src", "dst", "ts"))
+    nodes = int(max(src.max(), dst.max())) + 1
+    return Material(EventLog.from_arrays(src, dst, at), 0.15, partial(temporal, num_nodes=nodes))
+
+
+def temporal(params: Params, num_nodes: int, k: int = 10) -> Trainee:
+    """A TGN or TGAT of one hop and `width`, Adam, over the `k` newest neighbours."""
+    width, made = int(params.get("width") or 100), str(params.get("kind") or "tgn")
+    model: torch.nn.Module
+    if made == "tgn":
+        model = TGN(num_nodes, settings=TGNSettings(width, width, width, k=k))
+    elif made == "tgat":
+        model = TGAT(num_nodes, settings=TGATSettings(width, width, hops=1, k=k))
+    else:
+        raise InvalidValueError("kind", made, "'tgn' or 'tgat'")
+    return Trainee(model, torch.optim.Adam(model.parameters(), lr=_rate(params)), sampling=Sampling(Recent(k)))
 
 
 # Texts -------------------------------------------------------------------------------------------------------------
