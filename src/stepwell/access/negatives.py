@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 
-import numba
 import numpy as np
 
 from stepwell.core import Batch, Cost, Draw, Ids, Machine, Statistics
-from stepwell.core.draws import below, philox
 from stepwell.core.errors import InvalidValueError
 from stepwell.core.shapes import Accuracy
+from stepwell.kernels.partners import Meetings, Partners, all_others, idle_partners
 from stepwell.storage import EventLog
 
 _CELLS_PER_S = 3e8  # measured on two cores, as is:
@@ -153,20 +152,6 @@ class UniformNegatives:
         return pool[picks + (picks >= own)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Partners:
-    """Distinct destinations of each source: row `n` is `[indptr[n], indptr[n + 1])` of `partner`."""
-
-    indptr: Ids
-    partner: Ids
-
-    @classmethod
-    def of(cls, pairs: Ids, num_nodes: int) -> _Partners:
-        src, dst = np.divmod(pairs, num_nodes)
-        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(src, minlength=num_nodes))])
-        return cls(indptr, dst)
-
-
 def _pairs(log: EventLog) -> Ids:
     return np.unique(log.src.astype(np.int64) * log.num_nodes + log.dst)
 
@@ -194,11 +179,11 @@ class HistoricalNegatives:
 
     train: EventLog = field(repr=False)
     per_event: int = 1
-    _partners: _Partners = field(init=False, repr=False, compare=False)
+    _partners: Partners = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_per_event(self.per_event)
-        object.__setattr__(self, "_partners", _Partners.of(_pairs(self.train), self.train.num_nodes))
+        object.__setattr__(self, "_partners", Partners.of(_pairs(self.train), self.train.num_nodes))
 
     @property
     def width(self) -> int:
@@ -235,12 +220,12 @@ class InductiveNegatives:
     train: EventLog = field(repr=False)
     evaluation: EventLog = field(repr=False)
     per_event: int = 1
-    _partners: _Partners = field(init=False, repr=False, compare=False)
+    _partners: Partners = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_per_event(self.per_event)
         unseen = np.setdiff1d(_pairs(self.evaluation), _pairs(self.train), assume_unique=True)
-        object.__setattr__(self, "_partners", _Partners.of(unseen, self.train.num_nodes))
+        object.__setattr__(self, "_partners", Partners.of(unseen, self.train.num_nodes))
 
     @property
     def width(self) -> int:
@@ -280,7 +265,7 @@ class AllDestinations:
     def draw(self, log: EventLog, batch: Batch, draw: Draw) -> Ids:
         """Return all other destinations ascending, int64 `[B, D - 1]`, -1 where padded; nothing is drawn."""
         src, dst, event = (cast("Ids", batch.array(name)) for name in ("src", "dst", "event"))
-        out: Ids = all_others(src, dst, event, log.destinations, *_columns(log), self.exclude_true)
+        out: Ids = all_others(src, dst, event, log.destinations, _meetings(log), self.exclude_true)
         return out
 
 
@@ -289,113 +274,14 @@ def _check_per_event(per_event: int) -> None:
         raise InvalidValueError("per_event", per_event, "at least 1")
 
 
-def _columns(log: EventLog) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return what tells the true destinations of (source, time): the index's rows, and the events they stand for."""
+def _meetings(log: EventLog) -> Meetings:
     index, snapshot = log.index, log.snapshot
     found = (index.indptr, index.event, index.time, snapshot.src, snapshot.dst)
-    return tuple(np.asarray(array) for array in found)  # type: ignore[return-value]
+    return Meetings(*(np.asarray(array) for array in found))
 
 
-def _draw_partners(partners: _Partners, log: EventLog, batch: Batch, draw: Draw, width: int) -> Ids:
+def _draw_partners(partners: Partners, log: EventLog, batch: Batch, draw: Draw, width: int) -> Ids:
     src, event = cast("Ids", batch.array("src")), cast("Ids", batch.array("event"))
     randomness = np.array([draw.key, draw.lane(0)], np.uint64)
-    table = (partners.indptr, partners.partner, log.destinations)
-    out: Ids = idle_partners(src, event, *table, *_columns(log), randomness, width)
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def true_destinations(
-    node: int, position: int, indptr: np.ndarray, event: np.ndarray, time: np.ndarray, src: np.ndarray, dst: np.ndarray
-) -> np.ndarray:
-    """Return the sorted distinct destinations that `node` meets as a source at the time of its event `position`."""
-    row = event[indptr[node] : indptr[node + 1]]
-    times = time[indptr[node] : indptr[node + 1]]
-    place = np.searchsorted(row, position)
-    low, high = place, place
-    while low > 0 and times[low - 1] == times[place]:
-        low -= 1
-    while high < len(row) and times[high] == times[place]:
-        high += 1
-    found = np.empty(high - low, np.int64)
-    count = 0
-    for at in range(low, high):
-        if src[row[at]] == node:
-            found[count] = dst[row[at]]
-            count += 1
-    return np.unique(found[:count])
-
-
-@numba.njit(cache=True, nogil=True)
-def all_others(
-    query_src: np.ndarray,
-    query_dst: np.ndarray,
-    position: np.ndarray,
-    destinations: np.ndarray,
-    indptr: np.ndarray,
-    event: np.ndarray,
-    time: np.ndarray,
-    src: np.ndarray,
-    dst: np.ndarray,
-    exclude_true: bool,  # noqa: FBT001
-) -> np.ndarray:
-    """Return, for each query, the destinations that are not true for it, ascending, padded with -1: `[B, D - 1]`."""
-    out = np.full((len(query_src), len(destinations) - 1), -1, np.int64)
-    for i in range(len(query_src)):
-        if exclude_true:
-            true = true_destinations(query_src[i], position[i], indptr, event, time, src, dst)
-        else:
-            true = query_dst[i : i + 1]
-        count, skip = 0, 0
-        for node in destinations:
-            while skip < len(true) and true[skip] < node:
-                skip += 1
-            if skip < len(true) and true[skip] == node:
-                continue
-            out[i, count] = node
-            count += 1
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def idle_partners(
-    query_src: np.ndarray,
-    position: np.ndarray,
-    partner_indptr: np.ndarray,
-    partner: np.ndarray,
-    destinations: np.ndarray,
-    indptr: np.ndarray,
-    event: np.ndarray,
-    time: np.ndarray,
-    src: np.ndarray,
-    dst: np.ndarray,
-    randomness: np.ndarray,
-    width: int,
-) -> np.ndarray:
-    """Return `width` partners of each source drawn among those not met now; destinations where there are none.
-
-    The draw picks rank `r` among the partners that are left, then steps over the busy ones below it.
-    """
-    out = np.empty((len(query_src), width), np.int64)
-    for i in range(len(query_src)):
-        known = partner[partner_indptr[query_src[i]] : partner_indptr[query_src[i] + 1]]
-        true = true_destinations(query_src[i], position[i], indptr, event, time, src, dst)
-        places = np.searchsorted(known, true)
-        busy = np.empty(len(true), np.int64)
-        num_busy = 0
-        for place, node in zip(places, true):  # noqa: B905
-            if place < len(known) and known[place] == node:
-                busy[num_busy] = place
-                num_busy += 1
-        idle = len(known) - num_busy
-        for j in range(width):
-            bits = philox(randomness[0], position[i], randomness[1] + np.uint64(j))
-            if idle == 0:
-                out[i, j] = destinations[below(bits, len(destinations))]
-                continue
-            pick = below(bits, idle)
-            for b in range(num_busy):
-                if busy[b] <= pick:
-                    pick += 1
-            out[i, j] = known[pick]
+    out: Ids = idle_partners(src, event, partners, log.destinations, _meetings(log), randomness, width)
     return out
