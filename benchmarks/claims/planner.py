@@ -119,17 +119,15 @@ def _planned(work: Workload, batches: int) -> Plan:
 def _seconds(planned: Plan, runs: int) -> dict[str, float]:
     """Train every combination once a round, in turn, and return the median wall seconds of each."""
     places = [choice.place for choice in planned.choices]
-    pipelines = {
-        " ".join(one.names): planned.planner.pipeline(dict(zip(places, one.names, strict=True)))
-        for one in planned.alternatives
-    }
+    picks = {" ".join(one.names): dict(zip(places, one.names, strict=True)) for one in planned.alternatives}
+    pipelines = {name: planned.planner.pipeline(pick) for name, pick in picks.items()}
     taken: dict[str, list[float]] = {name: [] for name in pipelines}
     for turn in range(runs):
         for name in list(pipelines) if turn % 2 == 0 else list(pipelines)[::-1]:
             cost: list[float] = []
 
             def train(name: str = name, cost: list[float] = cost) -> None:
-                cost.append(planned.planner.train(pipelines[name])[EPOCH].seconds or 0.0)
+                cost.append(planned.planner.train(pipelines[name], picks[name]).costs[EPOCH].seconds or 0.0)
 
             once(train)
             taken[name] += cost
