@@ -295,7 +295,13 @@ class Preparation:
         """The tree of steps with predicted rows, bytes and seconds, and what is cached; nothing is run but a sample."""
         known = known_results(self.runner.root, self.keyed, self.ordered)
         costs = predicted_costs(self.runner, self.keyed, self.ordered, known)
+        self._asked[:] = costs
         return plan_tree(self.keyed, self.steps, costs, [None] * len(costs), known)
+
+    @cached_property
+    def _asked(self) -> list[Cost]:
+        """What the plan that was last asked for predicted; a commit shows it and tries nothing by itself."""
+        return []
 
     @cached_property
     def runner(self) -> Runner:
@@ -342,7 +348,7 @@ class Preparation:
         if name == self.keyed.table.name:
             raise InvalidValueError("name", name, "another name than the table that is prepared")
         known = known_results(self.runner.root, self.keyed, self.ordered)
-        costs = predicted_costs(self.runner, self.keyed, self.ordered, known)
+        costs = self._asked or [Cost()] * len(known)
         key = self._key()
         expected = self.lake.table(name).version if name in self.lake else -1
         if expected >= 0 and self.lake.metadata(name, expected).get("prepare") == key:
