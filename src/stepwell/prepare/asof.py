@@ -3,7 +3,8 @@
 DuckDB joins on one inequality by time (`asof join`); with an arrival time there are two. They become one: a feature row
 is visible from the later of its two times on, and of the rows visible at a moment only one is the answer to a query
 there. Sorted by the moment of becoming visible, the answers are the rows whose time reaches the running maximum, so one
-window over the features drops the rows that no query can ever see, and a plain `asof join` does the rest.
+window over the features drops the rows that no query can ever see, and a plain `asof join` does the rest. Two tables
+in memory are joined without DuckDB: one sort by key and moment, and a binary search for each query.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
+from stepwell.prepare.asof_memory import BYTES_PER_ROW, newest_known
 from stepwell.storage.files import first_line
 from stepwell.storage.query import connect, quoted
+from stepwell.storage.units import to_bytes
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "pa.Table | pa.RecordBatchReader | ds.Dataset"
 _ROW = "_row"
+_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def join_asof(left: Source, right: Source, on: AsOf, *, budget: str = "1GiB") ->
         left: The queries.
         right: The features.
         on: The columns to join on.
-        budget: Memory that DuckDB may use before it spills to disk.
+        budget: Memory for the join beside tables that are in memory already. What does not fit it, and what is no
+            table, goes through DuckDB, which spills to disk beyond it.
 
     Returns:
         The left columns, then those of the right (its `_row` too, as `_row_right`: the row that each answer comes
@@ -88,11 +95,19 @@ def join_asof(left: Source, right: Source, on: AsOf, *, budget: str = "1GiB") ->
         DataError: If the times of both sides cannot be compared, or the budget does not suffice.
 
     Cost:
-        O(n log n + m log m): one sort of each side for the join, and one of the right for the window; both spill.
+        O(n log m + m log m) in memory. Through DuckDB O(n log n + m log m): one sort of each side for the join, and
+        one of the right for the window; both spill.
     """
     import duckdb
 
     query = asof_sql(left.schema, right.schema, on)
+    limit = to_bytes(budget)
+    if isinstance(left, pa.Table) and isinstance(right, pa.Table):
+        if (left.num_rows + right.num_rows) * BYTES_PER_ROW <= limit:
+            happened, row = on.right_time or on.time, _ROW if _ROW in right.column_names else None
+            found = newest_known(left, right, on.keys, on.time, happened, on.known_at, row)
+            if found is not None:
+                return _taken(left, right, on, found)
     connection = connect(budget)
     try:
         connection.register("queries", left)
@@ -102,6 +117,38 @@ def join_asof(left: Source, right: Source, on: AsOf, *, budget: str = "1GiB") ->
         connection.close()
         raise _refused(error) from error
     return pa.RecordBatchReader.from_batches(reader.schema, _batches(connection, reader))
+
+
+def _taken(left: pa.Table, right: pa.Table, on: AsOf, found: npt.NDArray[np.int64]) -> pa.RecordBatchReader:
+    """Return the queries beside the rows of `right` at the positions `found`, -1 for none, a batch at a time."""
+    answers, named = _answers(left.schema, right.schema, on), right.select([])
+    for name, as_name in answers:
+        named = named.append_column(as_name, right[name])
+    fields = [*left.schema, *(pa.field(field.name, field.type) for field in named.schema)]
+    schema = pa.schema(fields)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for begin in range(0, left.num_rows, _BATCH):
+            part, at = left.slice(begin, _BATCH), found[begin : begin + _BATCH]
+            if on.tolerance is not None:
+                at = np.where(_fresh(part[on.time], right[on.right_time or on.time], at, on.tolerance), at, -1)
+            taken = named.take(pa.array(at, mask=at < 0))
+            yield from pa.table([*part.columns, *taken.columns], schema=schema).combine_chunks().to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _fresh(
+    asked: pa.ChunkedArray, happened: pa.ChunkedArray, at: npt.NDArray[np.int64], tolerance: float
+) -> npt.NDArray[np.bool_]:
+    """Say of which queries the answer is at most `tolerance` old; False where there is none."""
+    then = happened.take(pa.array(at, mask=at < 0))
+    if pa.types.is_temporal(asked.type):
+        zone = getattr(asked.type, "tz", None)
+        asked, then = (column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()) for column in (asked, then))
+        tolerance *= 1e6
+    age = pc.subtract(asked, then)
+    return np.asarray(pc.fill_null(pc.less_equal(age, tolerance), fill_value=False).to_numpy(), np.bool_)
 
 
 def _batches(connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -126,10 +173,7 @@ def asof_sql(left: pa.Schema, right: pa.Schema, on: AsOf, queries: str = "querie
     _check(left, right, on, happened)
     keys = [quoted(name) for name in on.keys]
     equal = " and ".join(f"l.{key} = r.{key}" for key in keys)
-    taken = on.columns if on.columns is not None else [name for name in right.names if name not in on.keys]
-    taken = [*dict.fromkeys(taken)]
-    clash = set(left.names)
-    answer = [(f"r.{quoted(name)}", quoted(name + on.suffix if name in clash else name)) for name in taken]
+    answer = [(f"r.{quoted(name)}", quoted(as_name)) for name, as_name in _answers(left, right, on)]
     time = f"r.{quoted(happened)}"
     if on.tolerance is not None:
         fresh = f"{_age(left.field(on.time).type, f'l.{quoted(on.time)}', time)} <= {on.tolerance}"
@@ -139,6 +183,12 @@ def asof_sql(left: pa.Schema, right: pa.Schema, on: AsOf, queries: str = "querie
     return (
         f"select {columns} from {queries} l asof left join ({newest}) r on {equal} and l.{quoted(on.time)} >= r._seen"
     )
+
+
+def _answers(left: pa.Schema, right: pa.Schema, on: AsOf) -> list[tuple[str, str]]:
+    """Return the columns that are taken from the right, each with its name in the result."""
+    taken = on.columns if on.columns is not None else [name for name in right.names if name not in on.keys]
+    return [(name, name + on.suffix if name in left.names else name) for name in dict.fromkeys(taken)]
 
 
 def _newest(right: pa.Schema, on: AsOf, happened: str, features: str) -> str:
