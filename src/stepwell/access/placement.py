@@ -178,7 +178,7 @@ def collect_traces(
     """
     parts = {name: _Parts() for name in families}
     for batch in batches:
-        counted = named_by(batch) if counts else None
+        counted = named_by(batch) if counts and families else None
         for name, part in parts.items():
             ids = cast("Ids", batch.array("events" if name == "event_feature" else "nodes"))
             part.ids.append(ids)

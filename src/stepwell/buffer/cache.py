@@ -107,8 +107,7 @@ class RowCache:
         if misses:
             fields = compute(rows[missing])
             self._keep(rows[missing], fields)
-            for name, array in held.items():
-                array[missing] = fields[name]
+            return {name: _filled(array, missing, fields[name]) for name, array in held.items()}
         return held
 
     def _gather(self, slots: Ids) -> Fields:
@@ -129,6 +128,8 @@ class RowCache:
                 self._reserve(fields)
             if self._slot is None or self._held >= self._capacity:
                 return
+            if not all(np.can_cast(fields[name].dtype, array.dtype) for name, array in self._store.items()):
+                return  # wider than what is held (longer texts): computed anew each time, and never cut
             _, first = np.unique(rows, return_index=True)
             first = np.sort(first[self._slot[rows[first]] < 0])[: self._capacity - self._held]
             if self._capacity == self.num_rows:
@@ -148,3 +149,12 @@ class RowCache:
         if self._capacity:
             self._store = {name: np.empty((self._capacity, *a.shape[1:]), a.dtype) for name, a in fields.items()}
             self._slot = np.full(self.num_rows, -1, np.int32)
+
+
+def _filled(
+    array: npt.NDArray[np.generic], missing: npt.NDArray[np.bool_], values: npt.NDArray[np.generic]
+) -> npt.NDArray[np.generic]:
+    """Return an array with the missing rows filled in, of a type that holds both (texts differ in length)."""
+    wide = array if np.can_cast(values.dtype, array.dtype) else array.astype(np.result_type(array, values))
+    wide[missing] = values
+    return wide

@@ -11,7 +11,7 @@ import pytest
 from stepwell.access import FixedBatches, Pipeline, Recent
 from stepwell.access.gather import Gather
 from stepwell.buffer import LRU, Belady, DensityGreedy, Interval
-from stepwell.buffer.policy import Policy
+from stepwell.buffer.policy import Policy, policies
 from stepwell.storage import EventLog
 
 
@@ -43,6 +43,15 @@ def test_a_placement_changes_no_batch(tmp_path: Path, policy: Policy, prefetch: 
     if policy.memory == "10KiB":
         assert sum(count.size_bytes for count in gather.counts.values()) <= 10 << 10
         assert sum(count.hits for count in gather.counts.values()) > 0
+
+
+@pytest.mark.parametrize("policy", policies)
+def test_a_placement_of_a_log_without_features_places_nothing_and_changes_no_batch(policy: str) -> None:
+    log = EventLog.from_arrays(src=[0, 1, 0, 1], dst=[2, 3, 3, 2], time=[1, 2, 3, 4])
+    plain = Pipeline(log, FixedBatches(2), sampler=Recent(2))
+    placed = Pipeline(log, FixedBatches(2), sampler=Recent(2), placement=policies[policy](memory=12))
+    pairs = list(zip(plain, placed, strict=True))
+    assert all(list(one.nodes) == list(other.nodes) and list(one) == list(other) for one, other in pairs)
 
 
 def test_without_a_placement_the_stage_has_no_state(tmp_path: Path) -> None:

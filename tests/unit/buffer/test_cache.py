@@ -37,6 +37,23 @@ def test_values_are_those_computed_and_bytes_stay_in_the_budget(budget, reads):
     assert cache.counts.hits + cache.counts.misses == sum(map(len, reads))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(0, 6),
+    reads=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), max_size=6),
+)
+def test_texts_of_any_length_are_never_cut(rows, reads):
+    texts = np.array(["", "a", "bb", "cccc", "dddddddd", "eee"])
+
+    def read_texts(rows):
+        return {"text": np.array(texts[rows].tolist()), "y": rows * 3}  # as wide as the longest of them
+
+    cache = RowCache(6, 6 * 4 + rows * 40)
+    for read in reads:
+        ids = np.array(read, np.int64)
+        assert cache.read(ids, read_texts)["text"].tolist() == texts[ids].tolist()
+
+
 def test_a_budget_for_all_rows_computes_each_once():
     cache = RowCache(N, N * (ROW_BYTES + 4))
     for epoch in range(3):
