@@ -180,8 +180,16 @@ def test_rules_do_not_collapse_to_one_class_and_are_told_better_than_by_matrices
     votes, truth = rules((7, 2), 0.8)
     labels = LabelModel().fit(votes)
     assert 0.2 < labels.probabilities.argmax(1)[labels.covered].mean() < 0.5
-    others = [LabelModel(source).fit(votes) for source in ("one-coin", "confusion")]
+    others = [LabelModel("one-coin", "uniform").fit(votes), LabelModel("confusion").fit(votes)]
     assert log_loss(labels, truth) < min(log_loss(other, truth) for other in others) - 0.1
+
+
+def test_a_number_for_each_rule_is_refused_where_nothing_tells_it():
+    votes, truth = rules((7, 2), 0.8)
+    with pytest.raises(InvalidValueError, match="one-coin"):
+        LabelModel("one-coin").fit(votes)
+    gold = {int(row): votes.classes[truth[place]] for place, row in enumerate(votes.rows[:200])}
+    assert LabelModel("one-coin").fit(votes, gold).gold == gold
 
 
 def test_rules_for_a_label_that_speak_on_more_items_than_can_have_it_are_trusted_less():

@@ -72,7 +72,9 @@ class LabelModel:
             probable. `"auto"` gives all sources that only ever vote for one label one number together, if most votes
             come from such: how often they contradict each other tells how often they are right, and nothing tells
             them apart. If those for a label speak on more than twice its even share of the items (or on more than its
-            given share), their number is lower by as much as they must be wrong.
+            given share), their number is lower by as much as they must be wrong. `"one-coin"` refuses such votes
+            unless gold, a known accuracy or a balance other than `"auto"` comes with them: a number of its own for
+            each explains them best by one class everywhere.
         balance: Share of each class: learned, uniform, or given (one number a class). `"auto"` learns it unless most
             votes come from sources that only ever vote for one label, as labelling functions do: from those it cannot
             be told, because how often a label is voted for then says who wrote the rules.
@@ -130,10 +132,14 @@ class LabelModel:
             accuracy: Source to its share of right votes, where that is known from a test; it stays as it is.
 
         Raises:
-            InvalidValueError: If votes are numbers, there are fewer than two classes, or a known accuracy is no share.
+            InvalidValueError: If votes are numbers, there are fewer than two classes, a known accuracy is no share, or
+                `source="one-coin"` cannot tell how good the sources are.
             UnknownNameError: If `gold` names no class or `accuracy` no source.
         """
         task = self._task(votes, gold or {}, accuracy or {})
+        if self.source == "one-coin" and self.balance == "auto" and not (task.is_told_balance or gold or accuracy):
+            allowed = "'auto' where most votes are of sources that only ever vote for one label, or gold or a balance"
+            raise InvalidValueError("source", self.source, allowed)
         start = task.start(self)
         fitted = task.run(self, start, task.first_choice(self))
         for _ in range(_ROUNDS):
