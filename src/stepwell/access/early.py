@@ -51,14 +51,14 @@ class Early:
             late: Applies these.
             move: The last step.
         """
-        self._ready.clear()
         known, self._loaded = deque(self._loaded), []
+        ready = self._ready = deque[Batch]()  # each run's own: an earlier one may go on beside this one
         for batch in made:
-            self._ready.append(move(batch.give(**known.popleft()) if known else late(batch)))
-            if len(self._ready) > self._depth:
-                yield self._ready.popleft()
-        while self._ready:
-            yield self._ready.popleft()
+            ready.append(move(batch.give(**known.popleft()) if known else late(batch)))
+            if len(ready) > self._depth:
+                yield ready.popleft()
+        while ready:
+            yield ready.popleft()
 
     def save(self, writer: StateWriter) -> None:
         """Record what the waiting batches were given.

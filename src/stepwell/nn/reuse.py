@@ -116,10 +116,13 @@ class RowReuse:
             self._stores.append(HistoricalStore.saved(reader.child(str(len(self._stores))), device))
 
     def _begin(self, depth: int, reused: Reused, h: torch.Tensor) -> None:
-        """Empty a store; one of another size (a test may reuse more rows than training) is made anew."""
-        store = self._store(depth, reused, h)
-        if len(store.values) == reused.capacity:
-            store.clear()
+        """Empty a store; one of another kind is made anew.
+
+        A test may reuse more rows than training, layers may differ in width, and a model may move between epochs.
+        """
+        values = self._store(depth, reused, h).values
+        if (values.shape, values.device, values.dtype) == ((reused.capacity, h.shape[1]), h.device, h.dtype):
+            self._stores[depth].clear()
         else:
             self._stores[depth] = HistoricalStore(reused.capacity, h.shape[1], h.device, h.dtype)
 

@@ -124,6 +124,12 @@ def test_stale_stages_run_so_many_batches_early_and_say_so(log):
         Pipeline(log, staleness=-1)
 
 
+def test_two_epochs_under_way_at_once_keep_their_own_early_batches(log):
+    pipeline = Pipeline(log, FixedBatches(4), stages=[part(gives="a", reads="memory")], staleness=2)
+    pairs = [(one.slice, two.slice) for one, two in zip(pipeline.epoch(0), pipeline.epoch(1), strict=True)]
+    assert [(one.epoch, one.index, two.epoch, two.index) for one, two in pairs] == [(0, i, 1, i) for i in range(10)]
+
+
 @pytest.mark.parametrize("stage", [part(gives="a"), part(gives="a", reads="t", writes="t"), part(Kept, gives="a")])
 def test_staleness_without_a_stage_that_reads_the_models_state_is_refused(log, stage):
     with pytest.raises(PlanError, match=r"staleness=2 lets stages that read the model's state run early, but none of"):

@@ -334,3 +334,21 @@ def test_the_error_of_an_output_stays_within_theorem_fives_bound(hops, options, 
         model.reuse.commit()
         model.drift()
     assert worst > 0
+
+
+def test_layers_of_other_widths_and_precision_have_stores_of_their_own(log):
+    reuse, batches = RowReuse(), list(islice(pipeline(log, 3, EmbeddingReuse(rows=6, policy="lru")), 3))
+
+    def pass_through(batch, widths, dtype):
+        reuse.begin(batch)
+        for depth in (1, 0):
+            rows = len(batch.levels_of()[depth + 1].node)
+            reuse.below(batch, depth, torch.full((rows, widths[depth]), depth + 1.0, dtype=dtype))
+        reuse.commit()
+
+    for widths, dtype in (((8, 5), torch.float32), ((8, 5), torch.float64), ((4, 8), torch.float32)):
+        for batch in batches:
+            pass_through(batch, widths, dtype)
+        assert [store.values.shape[1] for store in reuse.stores] == list(widths)
+        assert {store.values.dtype for store in reuse.stores} == {dtype}
+        assert all((store.values[store.node >= 0] == i + 1).all() for i, store in enumerate(reuse.stores))
