@@ -18,7 +18,7 @@ import torch
 from benchmarks.harness import Claim, Result
 from benchmarks.private_memory import status
 from stepwell.core.batch import Batch, Slice
-from stepwell.select import StudySettings, Trainee, cut, search
+from stepwell.select import Metric, StudySettings, Trainee, cut, search
 from stepwell.select.data import Source
 from stepwell.select.space import Params
 
@@ -231,9 +231,7 @@ def _noted(size: int, partitions: int) -> _Run:
             Watched(source, folder / "notes"),
             build,
             step=step,
-            score=score,
-            mode="max",
-            bounds=(0.0, 1.0),
+            metric=Metric("right", score, "max", (0.0, 1.0)),
             epochs=EPOCHS,
             workers=WORKERS,
             folder=folder / "study",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -37,10 +37,10 @@ from stepwell.select import Study, StudySettings, Trainee, search
 from stepwell.select.sampled import Sampling
 from stepwell.select.space import Params
 from stepwell.select.trainee import Build, Step
-from stepwell.select.usual import usual_step
+from stepwell.select.usual import Metric, usual_metric, usual_step
 from stepwell.storage import EventLog
 
-Score = Callable[[torch.nn.Module, object], torch.Tensor]
+ACCURACY = usual_metric("accuracy")
 
 
 class Material(NamedTuple):
@@ -51,14 +51,14 @@ class Material(NamedTuple):
         validation: To validate on, of the same kind, or a share.
         build: Makes a model of parameters.
         step: Returns the loss of a batch.
-        score: Returns one value an example, or None for the metric's own.
+        metric: What configurations are compared by.
     """
 
     data: object
     validation: object
     build: Build
     step: Step = usual_step
-    score: Score | None = None
+    metric: Metric = ACCURACY
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +68,21 @@ class Search:
     Args:
         gather: Reads the data: `gather(rows, encoder)`.
         space: Names to lists of values or dimensions.
-        metric: Name of the metric.
-        mode: Whether larger or smaller is better; None where the metric knows.
         epochs: Epochs of a configuration that is not stopped early.
         searcher: Name of the searcher.
         configs: How many configurations a drawing searcher begins with.
         rows: Most rows to train on, 0 for all.
         encoder: Folder of a pretrained encoder, for texts; empty takes the one that a package ships.
-        bounds: Smallest and largest value of a score of one's own.
         settings: How the study is run.
     """
 
     gather: Callable[[int, str], Material]
     space: Mapping[str, object]
-    metric: str = "accuracy"
-    mode: Literal["max", "min"] | None = None
     epochs: int = 5
     searcher: str = "grid"
     configs: int | None = None
     rows: int = 0
     encoder: str = ""
-    bounds: tuple[float, float] | None = None
     settings: StudySettings = field(default_factory=StudySettings)
 
     def run(self, folder: str | Path, *, workers: int = 1, budget: float | None = None) -> Study:
@@ -98,8 +92,7 @@ class Search:
             self.space,
             found.data,
             found.build,
-            metric=self.metric,
-            mode=self.mode,
+            metric=found.metric,
             epochs=self.epochs,
             workers=workers,
             budget=budget,
@@ -107,8 +100,6 @@ class Search:
             configs=self.configs,
             validation=found.validation,
             step=found.step,
-            score=found.score,
-            bounds=self.bounds,
             folder=folder,
             settings=self.settings,
         )
@@ -224,7 +215,7 @@ def perceptron(params: Params, inputs: int) -> Trainee:
 def search_collegemsg() -> Search:
     """Eight temporal networks on CollegeMsg, TGN and TGAT of one hop, four rates: one run of the sampler for all."""
     space = {"kind": ["tgn", "tgat"], "lr": [3e-3, 1e-3, 3e-4, 1e-4]}
-    return Search(_collegemsg, space, metric="mrr", settings=StudySettings(batch_size=200, slices=1, early=False))
+    return Search(_collegemsg, space, settings=StudySettings(batch_size=200, slices=1, early=False))
 
 
 def _collegemsg(rows: int, _: str) -> Material:
@@ -232,7 +223,9 @@ def _collegemsg(rows: int, _: str) -> Material:
     table = table.slice(0, rows or len(table))
     src, dst, at = (table[name].to_numpy().astype(np.int64) for name in ("src", "dst", "ts"))
     nodes = int(max(src.max(), dst.max())) + 1
-    return Material(EventLog.from_arrays(src, dst, at), 0.15, partial(temporal, num_nodes=nodes))
+    return Material(
+        EventLog.from_arrays(src, dst, at), 0.15, partial(temporal, num_nodes=nodes), metric=usual_metric("mrr")
+    )
 
 
 def temporal(params: Params, num_nodes: int, k: int = 10) -> Trainee:
@@ -300,8 +293,7 @@ def fine_tuned(params: Params, outputs: int, encoder: str = "", pool: str = "mea
 def search_ner() -> Search:
     """Twelve taggers on one frozen transformer: which words of a Wikipedia sentence name whom or what?"""
     space = {**_TUNING, "lr": [3e-4, 1e-3], "layers": [0, 1, 2]}
-    return Search(_ner, space, metric="entity_f1", mode="max", epochs=3, bounds=(0.0, 1.0),
-                  settings=StudySettings(batch_size=32))  # fmt: skip
+    return Search(_ner, space, epochs=3, settings=StudySettings(batch_size=32))  # fmt: skip
 
 
 def _ner(rows: int, encoder: str) -> Material:
@@ -330,7 +322,8 @@ def tagged(
         y[row, at] = [number[text[word]] for word in begins[row, at]]
     train, held = ((torch.from_numpy(ids[rows]), torch.from_numpy(y[rows])) for rows in parts)
     build = partial(fine_tuned, outputs=len(names), encoder=encoder, pool="none")
-    return Material(train, held, build, token_loss, partial(_entities, names=names))
+    metric = Metric("entity_f1", partial(_entities, names=names), "max", (0.0, 1.0))
+    return Material(train, held, build, token_loss, metric)
 
 
 def _entities(model: torch.nn.Module, batch: object, names: tuple[str, ...]) -> torch.Tensor:

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stepwell.select.compare import Verdict as Verdict
     from stepwell.select.data import cut as cut
     from stepwell.select.sampled import Sampling as Sampling
     from stepwell.select.searching import StudySettings as StudySettings
@@ -22,17 +21,18 @@ if TYPE_CHECKING:
     from stepwell.select.space import When as When
     from stepwell.select.study import Study as Study
     from stepwell.select.trainee import Trainee as Trainee
+    from stepwell.select.usual import Metric as Metric
 
 __all__ = [
     "Choice",
     "Integer",
+    "Metric",
     "Sampling",
     "Space",
     "Study",
     "StudySettings",
     "Trainee",
     "Uniform",
-    "Verdict",
     "When",
     "cut",
     "search",
@@ -41,13 +41,13 @@ __all__ = [
 _HOME = {
     "Choice": "space",
     "Integer": "space",
+    "Metric": "usual",
     "Sampling": "sampled",
     "Space": "space",
     "Study": "study",
     "StudySettings": "searching",
     "Trainee": "trainee",
     "Uniform": "space",
-    "Verdict": "compare",
     "When": "space",
     "cut": "data",
     "search": "searching",

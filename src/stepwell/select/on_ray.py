@@ -23,7 +23,7 @@ from stepwell.select.work import Outcome, Task, Work
 def on_ray(
     workers: int, *, cpus: float = 1.0, gpus: float = 0.0, address: str = ""
 ) -> Callable[[Task, Source], Executor]:
-    """Return what makes an executor of Ray actors, for `search(..., executor=on_ray(4))`.
+    """Return what makes an executor of Ray actors, for `search(..., workers=on_ray(4))`.
 
     Args:
         workers: Actors.

@@ -23,8 +23,8 @@ from stepwell.select.space import Space, Value
 from stepwell.select.study import Study, replay
 from stepwell.select.table import live_table
 from stepwell.select.trainee import Build, Step
-from stepwell.select.usual import usual_score, usual_step
-from stepwell.select.work import Score, Task
+from stepwell.select.usual import Metric, usual_metric, usual_step
+from stepwell.select.work import Task
 
 MakeExecutor = Callable[[Task, Source], Executor]
 
@@ -78,21 +78,18 @@ def search(
     data: object,
     model: Build,
     *,
-    metric: str = "accuracy",
+    metric: str | Metric = "accuracy",
     mode: Literal["max", "min"] | None = None,
     epochs: int = 1,
-    workers: int = 1,
+    workers: int | MakeExecutor = 1,
     budget: float | None = None,
     searcher: str | Searcher = "grid",
     configs: int | None = None,
     validation: object = 0.2,
     step: Step = usual_step,
-    score: Score | None = None,
-    bounds: tuple[float, float] | None = None,
     folder: str | Path = "",
     settings: StudySettings | None = None,
     watchers: Sequence[Watcher] = (),
-    executor: MakeExecutor | None = None,
 ) -> Study:
     """Train the configurations of a space on the same data and return the study.
 
@@ -103,21 +100,18 @@ def search(
         space: Names to dimensions or lists of values.
         data: Arrays `(x, y)` or a mapping of them, a torch data set, a lake's table, an event log (visited in time).
         model: Makes a module, or a `Trainee` with optimiser and schedule, of one configuration's parameters.
-        metric: `accuracy`, `loss`, `mse`, `mae`, or the name of what `score` measures.
-        mode: Whether larger (`max`) or smaller (`min`) values are better; known for the metrics above.
+        metric: `accuracy`, `loss`, `mse`, `mae`, for temporal models `mrr` or `outranked`, or a `Metric` of one's own.
+        mode: Whether larger (`max`) or smaller (`min`) values are better; need not be said, the metric knows.
         epochs: Epochs of a configuration that is not stopped early.
-        workers: 1 runs in this process; more are processes of this machine.
+        workers: 1 runs in this process; more are processes of this machine; `on_ray(4)` makes actors.
         budget: Seconds after which no further unit begins; call again to go on.
         searcher: `grid`, `random`, `halving`, `asha`, `hyperband`, `pbt`, or a searcher of one's own.
         configs: How many configurations a drawing searcher begins with.
         validation: The same kind of data, or the share of `data` to hold out.
         step: Returns the loss of a batch; the library does the rest.
-        score: Returns one value an example of a validation batch.
-        bounds: Smallest and largest value of `score`, for intervals that hold for certain.
         folder: The study's folder; one that has a study in it goes on. A fresh one below `studies/` if empty.
         settings: How it is run.
         watchers: Hear of every event.
-        executor: Makes an executor of one's own, such as `on_ray()`.
 
     Raises:
         InvalidValueError: If an argument is out of range.
@@ -132,16 +126,16 @@ def search(
     """
     chosen = settings or StudySettings()
     known = space if isinstance(space, Space) else Space(cast("Mapping[str, Value]", space))
-    if epochs < 1 or workers < 1:
+    if epochs < 1 or (isinstance(workers, int) and workers < 1):
         raise InvalidValueError("epochs, workers", (epochs, workers), "at least 1 each")
-    found, direction, limits = (score, mode, bounds) if score is not None else usual_score(metric)
-    if direction is None and mode is None:
-        raise InvalidValueError("mode", None, "'max' or 'min', since `score` is your own")
+    measure = usual_metric(metric) if isinstance(metric, str) else metric
+    if mode not in (None, measure.mode):
+        raise InvalidValueError("mode", mode, f"{measure.mode!r}, or nothing: {measure.name} knows")
     place = Path(folder) if folder else _fresh()
     task = Task(
         model,
         step,
-        found,
+        measure.score,
         chosen.batch_size,
         chosen.seed,
         chosen.threads,
@@ -151,10 +145,10 @@ def search(
     )
     source = cut(data, validation, partitions=chosen.partitions, slices=chosen.slices, seed=chosen.seed)
     finder = _searcher(searcher, known, epochs, configs, chosen.seed)
-    written = _settings(chosen, source, finder, known, metric, mode or str(direction), epochs, bounds or limits)
+    written = _settings(chosen, source, finder, known, measure, epochs)
     _begin(place, written)
     records = replay(place)
-    crew = executor(task, source) if executor else _crew(task, source, workers)
+    crew = _crew(task, source, workers) if isinstance(workers, int) else workers(task, source)
     rules = Rules(
         epochs,
         chosen.seed,
@@ -199,16 +193,13 @@ def _settings(
     source: Source,
     searcher: Searcher,
     space: Space,
-    metric: str,
-    mode: str,
+    metric: Metric,
     epochs: int,
-    bounds: tuple[float, float] | None,
 ) -> dict[str, Json]:
     """Return what must be equal for a study to go on."""
-    if mode not in ("max", "min"):
-        raise InvalidValueError("mode", mode, "'max' or 'min'")
+    bounds = None if metric.bounds is None else list(metric.bounds)
     return {
-        **{"metric": metric, "mode": mode, "epochs": epochs, "bounds": None if bounds is None else list(bounds)},
+        **{"metric": metric.name, "mode": metric.mode, "epochs": epochs, "bounds": cast("Json", bounds)},
         **{"partitions": len(source.train_rows), "rows": sum(source.train_rows), "data": source.describe()},
         **{"searcher": type(searcher).__name__, "space": str(space), "seed": chosen.seed, "order": chosen.order},
         **{"lanes": chosen.lanes, "batch_size": chosen.batch_size, "threads": chosen.threads, "fuse": chosen.fuse},

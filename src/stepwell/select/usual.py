@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -30,28 +31,52 @@ def usual_step(model: torch.nn.Module, batch: object) -> torch.Tensor:
     return functional.cross_entropy(guess, target)
 
 
-def usual_score(metric: str) -> tuple[Score, str, tuple[float, float] | None]:
-    """Return the score of a metric by name, whether it is to be `max` or `min`, and its bounds.
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What configurations are compared by: the mean of one value an example.
+
+    Args:
+        name: Its name.
+        score: Returns one value an example of a validation batch.
+        mode: Whether larger (`max`) or smaller (`min`) values are better.
+        bounds: Smallest and largest value, for intervals that hold for certain; None where there are none.
 
     Raises:
-        InvalidValueError: If there is none of that name; then a `score` has to be passed.
+        InvalidValueError: If the mode is another.
     """
-    known: dict[str, tuple[Score, str, tuple[float, float] | None]] = {
-        "accuracy": (_accuracy, "max", (0.0, 1.0)),
-        "loss": (_loss, "min", None),
-        "mse": (_squared, "min", None),
-        "mae": (_absolute, "min", None),
-        "mrr": (_reciprocal_rank, "max", (0.0, 1.0)),
-        "outranked": (_outranked, "max", (0.0, 1.0)),
+
+    name: str
+    score: Score
+    mode: str = "max"
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("max", "min"):
+            raise InvalidValueError("mode", self.mode, "'max' or 'min'")
+
+
+def usual_metric(name: str) -> Metric:
+    """Return a metric by name.
+
+    Raises:
+        InvalidValueError: If there is none of that name; then a `Metric` has to be passed.
+    """
+    known = {
+        "accuracy": Metric("accuracy", _accuracy, "max", (0.0, 1.0)),
+        "loss": Metric("loss", _loss, "min"),
+        "mse": Metric("mse", _squared, "min"),
+        "mae": Metric("mae", _absolute, "min"),
+        "mrr": Metric("mrr", _reciprocal_rank, "max", (0.0, 1.0)),
+        "outranked": Metric("outranked", _outranked, "max", (0.0, 1.0)),
     }
-    if metric not in known:
-        raise InvalidValueError("metric", metric, f"one of {', '.join(known)}, or pass score= and mode=")
-    return known[metric]
+    if name not in known:
+        raise InvalidValueError("metric", name, f"one of {', '.join(known)}, or a Metric of your own")
+    return known[name]
 
 
 def _guess(model: torch.nn.Module, batch: object) -> tuple[torch.Tensor, torch.Tensor]:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise InvalidValueError("batch", type(batch).__name__, "(input, target); or pass step= and score=")
+        raise InvalidValueError("batch", type(batch).__name__, "(input, target); or pass step= and a Metric")
     return cast("torch.Tensor", model(batch[0])), cast("torch.Tensor", batch[1])
 
 

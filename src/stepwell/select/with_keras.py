@@ -97,9 +97,7 @@ class KerasModel(torch.nn.Module):
         keras: Any = import_module("keras")
         return {name: _tensor(keras.ops.convert_to_numpy(one.value)) for name, one in self._variables().items()}
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any
-    ) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> None:
         """Give every variable its value.
 
         Raises:
@@ -126,7 +124,7 @@ def _tensor(value: npt.NDArray[np.generic]) -> torch.Tensor:
 
 def _pair(batch: object) -> tuple[Any, Any]:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise InvalidValueError("batch", type(batch).__name__, "(input, target); or pass step= and score=")
+        raise InvalidValueError("batch", type(batch).__name__, "(input, target); or pass step= and a Metric")
     return _array(batch[0]), _array(batch[1])
 
 

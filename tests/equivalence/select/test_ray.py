@@ -38,6 +38,6 @@ def test_ray_actors_give_the_same_bits_and_a_killed_one_changes_nothing(tmp_path
 
     arguments = (SPACE, selected.data(), selected.with_adam)
     one = search(*arguments, epochs=2, folder=tmp_path / "one", settings=SETTINGS)
-    two = search(*arguments, epochs=2, folder=tmp_path / "two", settings=SETTINGS, executor=make, watchers=[Killer()])
+    two = search(*arguments, epochs=2, folder=tmp_path / "two", settings=SETTINGS, workers=make, watchers=[Killer()])
     assert all(config.status == "finished" for config in two.configs)
     assert_same(states(one), states(two))

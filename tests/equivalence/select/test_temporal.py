@@ -171,6 +171,6 @@ def test_a_sampling_needs_an_event_log(tmp_path):
     assert study["c0"].status == "failed"
     assert "event log" in study["c0"].reason
     with pytest.raises(InvalidValueError, match="sampling"):
-        from stepwell.select.usual import usual_score
+        from stepwell.select.usual import usual_metric
 
-        usual_score("mrr")[0](torch.nn.Linear(1, 1), arrays)
+        usual_metric("mrr").score(torch.nn.Linear(1, 1), arrays)

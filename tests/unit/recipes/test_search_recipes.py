@@ -163,8 +163,8 @@ def test_taggers_find_names(encoder, tmp_path):
     words = [[str(word) for word in draw.choice(["the", "film", "by", "anna", "berlin"], 5)] for _ in range(150)]
     tags = [["B-LOC" if word == "berlin" else "B-PER" if word == "anna" else "O" for word in text] for text in words]
     material = tagged(words, tags, (np.arange(120), np.arange(120, 150)), encoder, 10)
-    asked = Search(lambda rows, place: material, {"lr": 0.01, "layers": 1}, "entity_f1", "max", epochs=4,
-                   bounds=(0.0, 1.0), settings=StudySettings(partitions=2, slices=1, batch_size=16))  # fmt: skip
+    asked = Search(lambda rows, place: material, {"lr": 0.01, "layers": 1}, epochs=4,
+                   settings=StudySettings(partitions=2, slices=1, batch_size=16))  # fmt: skip
     assert asked.run(tmp_path).best().value > 0.9
     with pytest.raises(InvalidValueError, match="one a word"):
         tagged([["a", "b"]], [["O"]], (np.arange(1), np.arange(1)), encoder)

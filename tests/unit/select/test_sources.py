@@ -12,6 +12,7 @@ from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.select.data import cut
 from stepwell.select.lake_data import LogData, TableData
 from stepwell.select.searching import StudySettings, search
+from stepwell.select.usual import Metric
 from tests.equivalence.select import selected
 
 
@@ -99,9 +100,7 @@ def test_a_model_with_memory_forgets_at_each_epoch_and_validation_leaves_it_alon
         log(),
         lambda params: Counting(),
         step=log_step,
-        score=log_score,
-        mode="max",
-        bounds=(0, 1),
+        metric=Metric("right", log_score, "max", (0, 1)),
         epochs=2,
         validation=0.25,
         folder=tmp_path,
@@ -133,7 +132,7 @@ def test_a_table_of_a_lake_is_read_by_parts_through_its_stages(tmp_path):
     def score(model, batch):
         return (model(batch.x).argmax(1) == batch.y).float()
 
-    study = search({"lr": 0.1}, source, lambda params: torch.nn.Linear(1, 2), step=step, score=score, mode="max",
+    study = search({"lr": 0.1}, source, lambda params: torch.nn.Linear(1, 2), step=step, metric=Metric("right", score),
                    epochs=3, folder=tmp_path / "study")  # fmt: skip
     assert study.best().value > 0.9
 

@@ -10,6 +10,7 @@ from stepwell.select.searching import StudySettings, search
 from stepwell.select.space import Uniform
 from stepwell.select.study import Study
 from stepwell.select.trainee import Trainee
+from stepwell.select.usual import Metric
 from tests.equivalence.select import selected
 
 SETTINGS = StudySettings(partitions=4, slices=3, batch_size=32)
@@ -182,7 +183,7 @@ def test_mappings_datasets_and_regression_work_too(tmp_path):
         return (model(batch["x"]).argmax(1) == batch["y"]).float()
 
     named = search({"lr": 0.1}, {"x": x, "y": y}, selected.with_momentum, epochs=2, folder=tmp_path / "a",
-                   settings=SETTINGS, step=step, score=score, mode="max", bounds=(0, 1), metric="right")  # fmt: skip
+                   settings=SETTINGS, step=step, metric=Metric("right", score, "max", (0, 1)))  # fmt: skip
     plain = search({"lr": 0.1}, (x, y), selected.with_momentum, epochs=2, folder=tmp_path / "b", settings=SETTINGS)
     assert same(named, plain, "c0")
     rows = torch.utils.data.TensorDataset(x, y)
@@ -201,7 +202,9 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(InvalidValueError, match="metric"):
         run(tmp_path, metric="f1")
     with pytest.raises(InvalidValueError, match="mode"):
-        run(tmp_path, score=lambda model, batch: batch[1])
+        run(tmp_path, metric=Metric("right", lambda model, batch: batch[1], "largest"))
+    with pytest.raises(InvalidValueError, match="mode"):
+        run(tmp_path, metric="loss", mode="max")
     with pytest.raises(InvalidValueError, match="configs"):
         run(tmp_path, searcher="random")
     with pytest.raises(InvalidValueError, match="data"):
