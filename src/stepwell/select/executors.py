@@ -12,6 +12,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +27,9 @@ from stepwell.select.data import Source, shared_folder
 from stepwell.select.hopper import Unit
 from stepwell.select.runner import Runner, write_blob
 from stepwell.select.work import Outcome, Reached, Task, Work
+
+_SWITCH_S = 2e-4
+"""How long a worker's thread keeps the interpreter while another one wants it: fetching must not hold up training."""
 
 
 class Lost(NamedTuple):
@@ -239,6 +243,7 @@ def _death(code: int | None) -> str:
 def _main(pipe: Connection, payload: bytes, slot: int) -> None:
     """Run as a worker: one thread fetches, this one trains, one hands back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_S)
     task, source = pickle.loads(payload)
     runner = Runner(task, source, slot)
     todo: queue.Queue[Work | None] = queue.Queue()

@@ -37,7 +37,7 @@ class Journal:
         self._log = Log(records.folder / "log.jsonl")
 
     def write(self, kind: str, values: dict[str, Json], *, durable: bool = False) -> None:
-        """Write one event down; with `durable` it is on disk when this returns."""
+        """Write one event down; with `durable` it is brought to disk at once, see `Log`."""
         self._log.append(kind, values, durable=durable)
         event: Event = {"kind": kind, **values}
         self.records.apply(event)
