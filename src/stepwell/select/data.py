@@ -55,8 +55,30 @@ class Source(Protocol):
         """Return what it is, in a few words that differ if the data differ."""
 
 
+class ByRows:
+    """What sources have in common whose partitions and slices are rows in no order."""
+
+    parts: tuple[Ids, ...]
+    slices: tuple[Ids, ...]
+
+    @property
+    def in_time(self) -> bool:
+        """Rows have no order."""
+        return False
+
+    @property
+    def train_rows(self) -> Sequence[int]:
+        """Rows of each training partition."""
+        return [len(part) for part in self.parts]
+
+    @property
+    def slice_rows(self) -> Sequence[int]:
+        """Rows of each validation slice."""
+        return [len(part) for part in self.slices]
+
+
 @dataclass(frozen=True)
-class ArrayData:
+class ArrayData(ByRows):
     """Arrays of equal length.
 
     Args:
@@ -74,21 +96,6 @@ class ArrayData:
     slices: tuple[Ids, ...]
     seed: int
     loose: bool = False
-
-    @property
-    def in_time(self) -> bool:
-        """Rows have no order."""
-        return False
-
-    @property
-    def train_rows(self) -> Sequence[int]:
-        """Rows of each training partition."""
-        return [len(part) for part in self.parts]
-
-    @property
-    def slice_rows(self) -> Sequence[int]:
-        """Rows of each validation slice."""
-        return [len(part) for part in self.slices]
 
     def train(self, partition: int, epoch: int, batch_size: int) -> Iterator[object]:
         rows = self.parts[partition]
@@ -173,7 +180,7 @@ class SharedArrays:
 
 
 @dataclass(frozen=True)
-class DatasetData:
+class DatasetData(ByRows):
     """A map-style torch data set: rows are fetched one by one and collated, as its `DataLoader` would.
 
     Args:
@@ -189,21 +196,6 @@ class DatasetData:
     held: torch.utils.data.Dataset[object]
     slices: tuple[Ids, ...]
     seed: int
-
-    @property
-    def in_time(self) -> bool:
-        """Rows have no order."""
-        return False
-
-    @property
-    def train_rows(self) -> Sequence[int]:
-        """Rows of each training partition."""
-        return [len(part) for part in self.parts]
-
-    @property
-    def slice_rows(self) -> Sequence[int]:
-        """Rows of each validation slice."""
-        return [len(part) for part in self.slices]
 
     def train(self, partition: int, epoch: int, batch_size: int) -> Iterator[object]:
         rows = self.parts[partition]

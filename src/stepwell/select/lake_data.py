@@ -13,7 +13,7 @@ import numpy as np
 from stepwell.core.batch import Batch, Ids, Slice
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.shapes import Stage
-from stepwell.select.data import Source, cut_evenly, shuffled
+from stepwell.select.data import ByRows, Source, cut_evenly, shuffled
 from stepwell.storage import EventLog, Lake, Table
 
 Window = tuple[int, int]
@@ -134,7 +134,7 @@ def _windows(begin: int, end: int, parts: int) -> tuple[Window, ...]:
 
 
 @dataclass(frozen=True)
-class TableData:
+class TableData(ByRows):
     """A table of a lake: each partition is read once a visit, through the stages, and shuffled in memory.
 
     Args:
@@ -156,21 +156,6 @@ class TableData:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "opened": {}}
-
-    @property
-    def in_time(self) -> bool:
-        """Rows have no order."""
-        return False
-
-    @property
-    def train_rows(self) -> Sequence[int]:
-        """Rows of each training partition."""
-        return [len(part) for part in self.parts]
-
-    @property
-    def slice_rows(self) -> Sequence[int]:
-        """Rows of each validation slice."""
-        return [len(part) for part in self.slices]
 
     def train(self, partition: int, epoch: int, batch_size: int) -> Iterator[object]:
         whole = self._read(("train", partition), self.place, self.parts[partition])
