@@ -26,6 +26,7 @@ from stepwell.prepare.lookahead import ROW_SAMPLE, check_past, check_row_by_row
 from stepwell.prepare.map import quoted_name
 from stepwell.prepare.on_ray import batches_on_ray
 from stepwell.prepare.row_ids import ids_schema, with_ids
+from stepwell.prepare.scratch import scratch
 from stepwell.prepare.step import (
     INPUT,
     NOTHING,
@@ -276,7 +277,7 @@ class _Run:
 
     def _check_sql(self, query: Query) -> None:
         """Run a query that says it sees single rows on a few of them, together and apart."""
-        connection = connect()
+        connection = scratch()
 
         def apply(rows: pa.Table) -> pa.Table:
             connection.register(INPUT, rows)

@@ -19,8 +19,8 @@ from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.state import Json
 from stepwell.prepare.map import as_batch, quoted_name
 from stepwell.prepare.row_ids import key_ids
+from stepwell.prepare.scratch import scratch
 from stepwell.prepare.step import INPUT, Fitted, Keyed, Rows, Sees, Stream
-from stepwell.storage.query import connect
 
 How: TypeAlias = Literal["mean", "median", "mode"]
 Learn: TypeAlias = Callable[[Stream], Fitted]
@@ -273,9 +273,8 @@ def _rows(train: Stream, columns: Sequence[str], query: str) -> list[tuple[objec
         raise DataError("step encode", f"has no column {missing[0]!r}", known, "name one of these")
     kept = pa.schema([train.schema.field(column) for column in dict.fromkeys(columns)])
     reader = pa.RecordBatchReader.from_batches(kept, (batch.select(kept.names) for batch in train))
-    connection = connect()
+    connection = scratch()
     try:
-        connection.execute("set threads = 1").fetchall()
         connection.register("train", reader)
         found: list[tuple[object, ...]] = connection.sql(query).fetchall()
         return found
