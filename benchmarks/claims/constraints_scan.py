@@ -91,6 +91,10 @@ OTHERS: dict[str, tuple[Constraint, str]] = {  # for dependencies, the faster of
         "select count(*) from (select city from orders group by city having count(distinct country) > 1)",
     ),
 }
+_KEYS_NOTE = (
+    "Ours lists the rows, DuckDB's query only counts them. Ours compares hashes of a dependency's values instead "
+    "of the texts, and looks a foreign key of whole numbers up in a map of their range; no row violates anything here."
+)
 
 
 def measure(quick: bool) -> list[Result]:  # noqa: FBT001
@@ -136,7 +140,7 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
     note = "A regular expression over a text that is another in every row costs more: RE2 then runs on each."
     return [
         Result("constraints_predicates", times["predicates"].cpu_s / times["scan"].cpu_s, scanned, why=note),
-        Result("constraints_keys", worst, keyed, ratios, why="Ours lists the rows; DuckDB's query only counts."),
+        Result("constraints_keys", worst, keyed, ratios, why=_KEYS_NOTE),
         Result("constraints_memory", peak, {"stepwell": {"peak_gib": peak}}, why="DuckDB's own limit is 1 GiB."),
     ]
 

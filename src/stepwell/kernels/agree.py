@@ -1,6 +1,7 @@
 """Do equal keys agree? Repeated keys by bits, and a dependency by a hash table of what each key had first.
 
-Both work on 64-bit hashes, a block at a time, in memory that does not grow with the number of rows.
+Both work on 64-bit hashes, a block at a time, in memory that does not grow with the number of rows. Whole numbers that
+must be among others are looked up in a map of those.
 """
 
 from __future__ import annotations
@@ -89,6 +90,29 @@ class FirstValues:
         return np.unique(np.concatenate([np.empty(0, np.uint64), *self._torn]))
 
 
+class Members:
+    """Which whole numbers of a range there are: pass them to `add`, then ask `lacks`.
+
+    Args:
+        low: The smallest.
+        high: The largest.
+
+    Cost:
+        O(S); a byte for each number of the range.
+    """
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._there = low, np.zeros(high - low + 1, np.bool_)
+
+    def add(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Put numbers of the range in."""
+        self._there[numbers - self._low] = True
+
+    def lacks(self, numbers: npt.NDArray[np.int64]) -> bool:
+        """Say whether any of these is not in, within the range or outside it."""
+        return bool(_any_missing(numbers, self._low, self._there))
+
+
 def _places(size: int) -> tuple[Hashes, Hashes]:
     """Return empty keys and values; 0 is an empty place, and the last place belongs to the key 0."""
     return np.zeros(size + 1, np.uint64), np.zeros(size + 1, np.uint64)
@@ -110,6 +134,15 @@ def torn_reference(keys: Hashes, values: Hashes) -> Hashes:
 
 # Below this line stands Numba code.
 # ruff: noqa: ANN001, ANN202
+
+
+@numba.njit(cache=True, nogil=True)
+def _any_missing(numbers, low, there):  # type: ignore[no-untyped-def]
+    high = low + len(there) - 1
+    for i in range(len(numbers)):
+        if numbers[i] < low or numbers[i] > high or not there[numbers[i] - low]:
+            return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)

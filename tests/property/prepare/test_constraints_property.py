@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.kernels.agree import FirstValues, SeenTwice, seen_twice_reference, torn_reference
-from stepwell.prepare.clean.constraints import Determines, Matches, Unique
+from stepwell.kernels.agree import FirstValues, Members, SeenTwice, seen_twice_reference, torn_reference
+from stepwell.prepare.clean.constraints import Determines, ForeignKey, Matches, Unique
 from stepwell.prepare.clean.scan import check
 
 small = st.lists(st.integers(0, 40), max_size=60)
@@ -37,6 +37,24 @@ def test_torn_keys_are_those_of_the_reference_however_far_the_table_grew(rows, b
         end = i + (block * 40 if grown else block)
         first.add(keys[i:end], values[i:end])
     assert np.array_equal(first.torn(), torn_reference(keys, values))
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1), st.lists(st.integers(-12, 12)))
+def test_a_map_of_whole_numbers_lacks_what_is_not_among_them(there, asked):
+    members = Members(min(there), max(there))
+    members.add(np.array(there, np.int64))
+    assert members.lacks(np.array(asked, np.int64)) == (not set(asked) <= set(there))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-3, 3) | st.none(), min_size=1), st.lists(st.integers(-3, 3) | st.none()), st.booleans())
+def test_foreign_keys_agree_with_their_definition_as_numbers_and_as_texts(mine, others, as_text):
+    kind = pa.string() if as_text else pa.int32()
+    table = pa.table({"_row": range(len(mine)), "a": pa.array(mine, pa.int32()).cast(kind)})
+    other = pa.table({"b": pa.array(others, pa.int64()).cast(pa.string() if as_text else pa.int64())})
+    checked = check(table, [ForeignKey(("a",), "other", ("b",))], others={"other": other})
+    lost = [row for row, value in enumerate(mine) if value is not None and value not in others]
+    assert checked.violations["_row"].to_pylist() == lost
 
 
 @settings(max_examples=40, deadline=None)

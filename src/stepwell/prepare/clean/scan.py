@@ -2,7 +2,8 @@
 
 Every row constraint is one boolean column of the same query, so their cost is about that of reading their columns.
 Uniqueness and dependencies first look for suspects with 64-bit hashes that DuckDB computes while it reads (two rows of
-one key always have one hash, so none is missed), and only suspects meet the exact SQL.
+one key always have one hash, so none is missed), and only suspects meet the exact SQL. A foreign key of whole numbers
+is looked up in a map of them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from stepwell.core.errors import DataError, InvalidValueError, UnknownNameError
-from stepwell.kernels.agree import FirstValues, Hashes, SeenTwice
+from stepwell.kernels.agree import FirstValues, Hashes, Members, SeenTwice
 from stepwell.prepare.clean.constraints import (
     Constraint,
     Determines,
@@ -38,6 +40,8 @@ SUMMARY = pa.schema(
 _KEPT_BYTES = 1 << 28
 _TABLE_BYTES = 1 << 29
 _SAMPLE = 20_000
+_RANGE = 1 << 26
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,10 @@ def check(
     Cost:
         One scan for all row constraints together, and a look-up of the rows that violate one; for each `Unique` one or
         two scans of its columns, 4 bytes a key or less; for each `Determines` one, 32 to 64 bytes for each distinct
-        group; `ForeignKey` an anti-join, two if it is violated; `NoDrift` one aggregate. Memory beside DuckDB's limit:
-        8 bytes a row up to 256 MiB, at most 512 MiB of groups (beyond, DuckDB groups by itself, on disk if need be),
-        and the violations found.
+        group; `ForeignKey` an anti-join, two if it is violated, or a look-up for a column of whole numbers of a range
+        below 64 M; `NoDrift` one aggregate. Memory beside DuckDB's limit: 8 bytes a row up to 256 MiB, at most
+        512 MiB of groups (beyond, DuckDB groups by itself, on disk if need be), 64 MiB of a foreign key's map, and the
+        violations found.
 
     Example:
         >>> from stepwell.prepare.clean.constraints import Between, NotNull
@@ -268,13 +273,13 @@ class _Check:
 
         DuckDB counts fastest where groups are few, which the first rows show; a table of hashes where they are many.
         """
-        key, present = _listed(constraint.columns), _present([*constraint.columns, constraint.column])
+        key, value = _listed(constraint.columns), f"hash({quoted(constraint.column)})"
         sample = f"(select {key} from {quoted(self.view)} limit {_SAMPLE})"
         few = self._sql(f"select count(*) as n from (select distinct * from {sample})", constraint.name)
         if few.column("n")[0].as_py() <= 2 * _SAMPLE // 5:
             query = (
-                f"select hash({key}) as h from {quoted(self.view)} where {present} "
-                f"group by {key} having count(distinct {quoted(constraint.column)}) > 1"
+                f"select hash({key}) as h from {quoted(self.view)} where {quoted(constraint.column)} is not null "
+                f"group by {key} having {_present(constraint.columns)} and min({value}) <> max({value})"
             )
             found: Hashes = self._sql(query, constraint.name).column("h").to_numpy()
             return found
@@ -308,6 +313,8 @@ class _Check:
     def foreign(self, constraint: ForeignKey) -> pa.Table:
         """Return `_row` and value of the rows whose value the other table lacks."""
         keys = constraint.keys or constraint.columns
+        if self._all_mapped(constraint, keys):
+            return pa.table({"_row": pa.array([], pa.int64()), "value": pa.array([], pa.string())})
         same = " and ".join(
             f"mine.{quoted(a)} = other.{quoted(b)}" for a, b in zip(constraint.columns, keys, strict=True)
         )
@@ -319,6 +326,31 @@ class _Check:
         if not num_lost:  # the usual case need not carry rows and values through the join
             return pa.table({"_row": pa.array([], pa.int64()), "value": pa.array([], pa.string())})
         return self._sql(f"select _row, {_shown(constraint.columns)} as value {lost}", constraint.name)
+
+    def _all_mapped(self, constraint: ForeignKey, keys: Sequence[str]) -> bool:
+        """Say whether a map of the other table's whole numbers shows that none is missing; False: not shown."""
+        if len(keys) != 1:
+            return False
+        sides = ((self.view, constraint.columns[0]), (constraint.table, keys[0]))
+        for view, column in sides:
+            kinds = self._sql(f"select typeof({quoted(column)}) as t from {quoted(view)} limit 1", constraint.name)
+            if not len(kinds) or kinds.column("t")[0].as_py() not in _WHOLE:
+                return False
+        bounds = f"select min({quoted(keys[0])}) as low, max({quoted(keys[0])}) as high from {quoted(constraint.table)}"
+        low, high = (column[0].as_py() for column in self._sql(bounds, constraint.name).columns)
+        if low is None or high - low >= _RANGE:
+            return False
+        members = Members(low, high)
+        for numbers in self._numbers(*sides[1]):
+            members.add(numbers)
+        return not any(members.lacks(numbers) for numbers in self._numbers(*sides[0]))
+
+    def _numbers(self, view: str, column: str) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield blocks of a column of whole numbers, missing ones left out."""
+        name = quoted(column)
+        relation = self.connection.sql(f"select {name}::bigint as n from {quoted(view)} where {name} is not null")
+        for batch in pa.RecordBatchReader.from_stream(relation):
+            yield batch.column(0).to_numpy()
 
 
 def _listed(columns: Sequence[str]) -> str:
