@@ -52,13 +52,10 @@ class Runner:
         hop = 0.0
         results: tuple[Reached | Failed, ...]
         try:
-            if len(work.params) > 1 and work.together:
-                if work.unit.phase == "train":
-                    results, hop = self._trained_together(work)
-                else:
-                    results = self._scored_together(work)
-            elif work.unit.phase != "train":
-                results = tuple(self._scored(work, number) for number in range(len(work.params)))
+            if work.unit.phase != "train":
+                results = self._scored_together(work) if len(work.params) > 1 else (self._scored(work, 0),)
+            elif len(work.params) > 1 and work.together:
+                results, hop = self._trained_together(work)
             elif len(work.params) == 1:
                 one, hop = self._trained(work)
                 results = (one,)
@@ -152,7 +149,7 @@ class Runner:
         return ordered, hop + time.perf_counter() - start
 
     def _scored_together(self, work: Work) -> tuple[Reached | Failed, ...]:
-        """Score configurations of equal sampling over one run of the sampler."""
+        """Score configurations of one group over the same batches, each read or sampled once."""
         results: dict[int, Reached | Failed] = {}
         lives = self._fetched(work, results)
         values: dict[int, list[torch.Tensor]] = {number: [] for number in lives}
@@ -174,6 +171,7 @@ class Runner:
             snapshot = kept[number]
             if snapshot is not None:
                 live.trainee.model.restore(snapshot)  # type: ignore[operator]
+            if snapshot is not None or not hasattr(live.trainee.model, "observe"):
                 self._keep(name, live, self._size(live))
             found = torch.cat(values[number]).float().cpu().numpy()
             results[number] = Reached(name, None, 0, 0, math.nan, len(found), found)
