@@ -1,8 +1,9 @@
 """Units on Ray actors: this machine's cores or a cluster; the object store carries the states. Needs the extra `ray`.
 
-One actor is one worker. Data go into the object store once and are mapped by every actor of a node. A state travels as
-an object; the study's folder on the driver keeps it as a file, so that a killed actor or node loses the unit at work
-and nothing else.
+One actor is one worker, pinned to a node in turn, and partitions are pinned to workers: a node reads the same part in
+every epoch. Data go into the object store once and are mapped by every actor of a node. A state travels as an object;
+the study's folder on the driver keeps it as a file, so that a killed actor or node loses the unit at work and nothing
+else: its worker begins again on a node that is left.
 """
 
 from __future__ import annotations
@@ -62,13 +63,25 @@ class RayActors:
         if self._owns:
             ray.init(address=address or None, include_dashboard=False, log_to_driver=False, configure_logging=False)
         self._kind: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_concurrency=1)(_Actor)
+        self._homes: dict[int, str] = {}
         self._task = ray.put(task)
         self._source = ray.put(source)
         self._actors = [self._start(slot) for slot in range(min(workers, len(source.train_rows)))]
         self._held: list[deque[tuple[Any, Work]]] = [deque() for _ in self._actors]
 
     def _start(self, slot: int) -> Any:
-        return self._kind.remote(self._task, self._source, slot)
+        """Start a worker on the node that it had, or on the next one with a place for it."""
+        affinity: Any = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+        nodes = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
+        if self._homes.get(slot) not in nodes:
+            self._homes[slot] = nodes[slot % len(nodes)]
+        pinned = self._kind.options(scheduling_strategy=affinity(self._homes[slot], soft=True))
+        return pinned.remote(self._task, self._source, slot)
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The node of each worker, by slot: where it runs while that node lives and has room."""
+        return tuple(self._homes[slot] for slot in range(len(self._actors)))
 
     @property
     def slots(self) -> int:
@@ -101,7 +114,11 @@ class RayActors:
     def _hear(self, slot: int, ready: Any) -> list[Message]:
         try:
             outcome: Outcome = self._ray.get(ready)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.RayTaskError) as error:
+        except (
+            self._ray.exceptions.RayActorError,
+            self._ray.exceptions.RayTaskError,
+            self._ray.exceptions.ObjectLostError,
+        ) as error:
             held, self._held[slot] = self._held[slot], deque()
             reason = f"its actor died ({type(error).__name__})"
             self._actors[slot] = self._start(slot)
