@@ -21,6 +21,7 @@ from stepwell.prepare.select import (
     selectors,
     space,
 )
+from stepwell.prepare.select.spaces import LAYER_NUMBERS, layer_gradient
 
 
 def model():
@@ -160,6 +161,16 @@ def test_the_layer_space_is_the_gradient_of_the_last_layer():
         cross_entropy(net(ROWS[row : row + 1]), LABELS[row : row + 1]).backward()
         own = torch.cat([net[2].weight.grad, net[2].bias.grad[:, None]], 1)
         assert np.allclose(found[row], own.reshape(-1).numpy(), atol=1e-6)
+
+
+def test_a_large_layer_is_projected_and_keeps_its_inner_products():
+    draw = torch.Generator().manual_seed(0)
+    features, gradient = torch.randn(30, 5000, generator=draw), torch.randn(30, 4, generator=draw)
+    found = layer_gradient(gradient, features)
+    assert found.shape == (30, LAYER_NUMBERS)
+    exact = (gradient @ gradient.T) * (features @ features.T + 1)
+    assert float((found @ found.T - exact).abs().max()) < 0.1 * float(exact.abs().max())
+    assert torch.equal(found, layer_gradient(gradient, features))
 
 
 def test_an_aim_is_the_gradient_after_a_real_step_of_the_last_layer():

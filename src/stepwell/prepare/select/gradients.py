@@ -18,12 +18,12 @@ from stepwell.core.errors import InvalidValueError
 from stepwell.kernels.coverage import Float32, nearest_pick
 from stepwell.kernels.matching import Float64, match_sum
 from stepwell.prepare.select.solvers import Aim, Answer, Problem, _shares
-from stepwell.prepare.select.spaces import RowLoss, Seen, Space, output_gradient
+from stepwell.prepare.select.spaces import RowLoss, Seen, Space, layer_inputs, output_gradient
 
 
 @dataclass(frozen=True)
 class LastLayer:
-    """The aim of some rows, as far as the last layer goes: exact for any step of it, since the layer is linear.
+    """The aim of some rows, as far as the last layer goes: exact for any step of a layer that is not projected.
 
     Args:
         space: `"layer"` moves weights and biases, `"gradient"` the biases alone.
@@ -53,10 +53,10 @@ class LastLayer:
         return np.asarray((gradient.T @ entered / len(entered)).reshape(-1).cpu().numpy(), np.float64)
 
     def _entered(self) -> torch.Tensor:
-        one = torch.ones(len(self.seen.output), 1, device=self.seen.output.device)
+        output = self.seen.output.reshape(len(self.seen.output), -1)
         if self.space == "gradient" or self.seen.features is None:
-            return one
-        return torch.cat([self.seen.features.detach(), one], 1)
+            return torch.ones(len(output), 1, device=output.device)
+        return layer_inputs(self.seen.features.detach(), output.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,16 @@ class Matching:
     budget, if fewer match.
 
     Args:
-        ridge: How much large weights cost, as a share of the rows' mean squared length: near 0 a few rows match
-            exactly with weights far apart, at 1 and more the weights are almost even.
+        ridge: How much large weights cost, as a share of the rows' mean squared length and of the rows that a pick
+            stands for on average: near 0 a few rows match exactly, with weights far apart; the larger, the more even.
 
     References:
         Killamsetty et al., "GRAD-MATCH", ICML 2021. `Differs:` the weights' sum is matched too, since a weighted mean
-        is what is learnt; the ridge is relative; rows are not filled up at random when the match is exact.
+        is what is learnt; the ridge is relative and grows as picks get fewer; rows are not filled up at random when
+        the match is exact.
     """
 
-    ridge: float = 0.5
+    ridge: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.ridge > 0:
@@ -100,7 +101,7 @@ def _match(z: Float32, mass: Float64, budget: int, ridge: float) -> tuple[Ids, F
     """Match the sum of a class, and its weight: a number that is the same in all rows is matched like any other."""
     length = float(np.sqrt(np.einsum("nd,nd->n", z, z, dtype=np.float64).mean())) or 1.0
     rows = np.concatenate([z / np.float32(length), np.ones((len(z), 1), np.float32)], 1)
-    found = match_sum(rows, mass @ rows.astype(np.float64), budget, ridge)
+    found = match_sum(rows, mass @ rows.astype(np.float64), budget, ridge * len(z) / budget)
     return found.picks, found.weight * (mass.sum() / found.weight.sum())
 
 

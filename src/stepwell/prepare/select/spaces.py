@@ -20,6 +20,9 @@ from stepwell.core.errors import InvalidValueError
 
 Space = Literal["raw", "features", "gradient", "layer", "guess"]
 RowLoss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+LAYER_NUMBERS = 8192
+"""Numbers of a vector of the space `layer`, at most (of a layer with very many outputs, 16 an output)."""
+_LEAST_WIDTH = 16
 SPACES: tuple[Space, ...] = ("raw", "features", "gradient", "layer", "guess")
 
 
@@ -55,7 +58,8 @@ def space(
         InvalidValueError: If what the space needs is missing, or a vector is not finite.
 
     Cost:
-        Nothing for `raw`; one forward pass for the others. A vector of `layer` has `C (H + 1)` numbers.
+        Nothing for `raw`; one forward pass for the others. A vector of `layer` has `C (H + 1)` numbers, and
+        is projected to fewer where that is more than `LAYER_NUMBERS`.
     """
     if name not in SPACES:
         raise InvalidValueError("space", name, "one of " + ", ".join(SPACES))
@@ -110,9 +114,30 @@ def layer_gradient(gradient: torch.Tensor, features: torch.Tensor) -> torch.Tens
         gradient: Gradient at the output, `[N, C]`.
         features: What entered the layer, `[N, H]`.
     """
+    entered = layer_inputs(features, gradient.shape[1])
+    return (gradient[:, :, None] * entered[:, None, :]).reshape(len(gradient), -1)
+
+
+def layer_inputs(features: torch.Tensor, outputs: int) -> torch.Tensor:
+    """Return what enters a last layer, its bias included, `[N, H + 1]`; of a large layer a random projection of it.
+
+    With fewer columns the gradients keep their inner products, on average and nearly, and have `LAYER_NUMBERS` numbers
+    instead of millions; the projection is the same at every call.
+
+    Args:
+        features: What entered, `[N, H]`.
+        outputs: Outputs of the layer.
+
+    References:
+        Achlioptas, "Database-friendly random projections", 2003.
+    """
     one = torch.ones(len(features), 1, dtype=features.dtype, device=features.device)
     entered = torch.cat([features, one], 1)
-    return (gradient[:, :, None] * entered[:, None, :]).reshape(len(gradient), -1)
+    width = max(_LEAST_WIDTH, LAYER_NUMBERS // outputs)
+    if entered.shape[1] <= width:
+        return entered
+    signs = torch.randint(0, 2, (entered.shape[1], width), generator=torch.Generator().manual_seed(0))
+    return torch.mm(entered, ((2 * signs - 1) / width**0.5).to(entered))
 
 
 def output_gradient(output: torch.Tensor, y: torch.Tensor, loss: RowLoss | None = None) -> torch.Tensor:
