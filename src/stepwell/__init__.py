@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from stepwell.nn import TPNet as TPNet
     from stepwell.nn import Zebra as Zebra
     from stepwell.prepare.pipeline import Preparation as Preparation
+    from stepwell.select import Metric as Metric
+    from stepwell.select import Sampling as Sampling
     from stepwell.select import Study as Study
     from stepwell.select import search as search
     from stepwell.storage import EventLog as EventLog
@@ -76,7 +78,7 @@ _HOME = {
     "jobs": ("link_prediction", "node_classification"),
     "nn": ("APAN", "JODIE", "TGAT", "TGN", "DyRep", "GraphMixer", "OutOfCore", "TPNet", "Zebra"),
     "prepare.pipeline": ("Preparation",),
-    "select": ("Study", "search"),
+    "select": ("Metric", "Sampling", "Study", "search"),
     "storage": ("EventLog", "Lake", "open"),
     "train.stream": ("StreamConfig", "StreamLearner"),
 }
