@@ -162,7 +162,7 @@ def _drift(seeds: tuple[int, ...], names: tuple[str, ...]) -> dict[str, Found]:
     for name in names:
         stream, own = data.drift_stream(name), cast("Found", {})
         width, classes = stream[0].shape[1], int(stream[1].max()) + 1
-        for seed in seeds:  # a short stream, whose runs differ most
+        for seed in seeds:
             for arm, selector, ratio, passes in _ARMS:
                 config = StreamConfig(ratio=ratio, selector=selector, passes=passes, seed=seed)
                 report = _run(config, stream, 500, data.mlp(width, classes, seed), _RATES[name]).report()
