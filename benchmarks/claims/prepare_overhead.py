@@ -63,7 +63,7 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
         "cheap steps, % over steps in memory": _percent(figures, "steps alone, in memory", "cheap steps only"),
         "rows": float(rows),
     }
-    why = "Each step starts a DuckDB of its own and is tried for what it sees, which small and cheap steps feel most."
+    why = "Each step checks that it does not look ahead and writes side tables, which small and cheap steps feel most."
     return [Result("prepare_overhead", over, figures, quality, (0,), why)]
 
 
