@@ -83,7 +83,12 @@ def _unequal(*, quick: bool) -> Result:
                 name = f"{order}, {type(schedule).__name__}"
                 ratios.setdefault(name, []).append(_ratio(times, order, schedule, seed))
     means = {name: {"mean C/LB": float(np.mean(found)), "worst": max(found)} for name, found in ratios.items()}
-    return Result("select_schedule_unequal", means["free, LongestRemaining"]["mean C/LB"], means, seeds=tuple(range(20 if quick else 100)))
+    return Result(
+        "select_schedule_unequal",
+        means["free, LongestRemaining"]["mean C/LB"],
+        means,
+        seeds=tuple(range(20 if quick else 100)),
+    )
 
 
 def _equal() -> Result:
@@ -105,7 +110,9 @@ def _failing(*, quick: bool) -> Result:
         orders = [visiting_order(seed, 0, config, 32) for config in range(64)]
         wrong += len(check_schedule(visits, times, range(32), orders))
         failed += sum(visit.failed for visit in visits)
-    return Result("select_schedule_failing", wrong, quality={"units failed": failed}, seeds=tuple(range(2 if quick else 10)))
+    return Result(
+        "select_schedule_failing", wrong, quality={"units failed": failed}, seeds=tuple(range(2 if quick else 10))
+    )
 
 
 def _time() -> Result:

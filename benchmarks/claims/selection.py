@@ -70,7 +70,7 @@ def measure(quick: bool) -> list[Result]:  # noqa: FBT001
         ratios.append(times["submodlib"].wall_s / times["stepwell"].wall_s)
         gaps.append(abs(goal["stepwell"] / goal["submodlib"] - 1))
     return [
-        Result("selection", min(ratios), figures, evaluations, (0,)),
+        Result("selection", min(ratios), figures, evaluations, (0,), "Which n is short of it is in the list."),
         Result("selection_objective", max(gaps), figures, {}, (0,)),
         _sieve(100_000 if quick else 1_000_000),
     ]
