@@ -14,7 +14,7 @@ from stepwell.core.batch import Batch, Ids, Slice
 from stepwell.core.errors import DataError, InvalidValueError
 from stepwell.core.shapes import Stage
 from stepwell.select.data import ByRows, Source, cut_evenly, shuffled
-from stepwell.storage import EventLog, Lake, Table
+from stepwell.storage import EventLog, Table
 
 Window = tuple[int, int]
 _COLUMNS = ("src", "dst", "time", "label", "event_feature", "node_feature", "event_type", "node_type")
@@ -174,6 +174,8 @@ class TableData(ByRows):
         self.opened.pop(key[0], None)  # one part of a kind at a time, also while the next one is read
         kept = None
         if place not in self.opened:
+            from stepwell.storage import Lake  # loads the library of the lake
+
             self.opened[place] = Lake(place[0]).table(place[1], place[2])
         table = self.opened[place]
         assert isinstance(table, Table)

@@ -115,6 +115,7 @@ def test_the_loss_of_a_coreset_is_within_its_bound_for_any_parameters():
         theta = draw.normal(size=3) * 10 ** draw.uniform(-2, 2)
         loss = np.logaddexp(0, -(2 * y - 1) * (z @ theta))
         error = abs(loss.mean() - (found.weight * loss[found.index]).sum() / len(z))
+        assert np.isfinite(found.moved)
         assert error <= found.loss_bound(float(np.linalg.norm(theta))) * (1 + 1e-6)
 
 
@@ -245,6 +246,13 @@ def test_the_mean_of_a_selection_is_within_its_bound_whatever_its_weights_are(na
     assert found.gap <= found.loss_bound(1.0) * (1 + 1e-3) + 1e-4 * (scale + 1e-3)
 
 
+def test_no_bound_is_claimed_where_weight_passes_between_classes():
+    z, y = np.array([[0, 1, 1], *[[1, 1, 1]] * 4], np.float32), np.array([0, 1, 1, 1, 1])
+    found = selectors["ocs"].select(z, y, 4)
+    assert found.gap > 0
+    assert found.loss_bound(1.0) == float("inf")
+
+
 def test_the_loss_of_weights_that_are_no_counts_is_within_its_bound_too():
     draw = np.random.default_rng(0)
     for seed in range(60):
@@ -253,6 +261,7 @@ def test_the_loss_of_weights_that_are_no_counts_is_within_its_bound_too():
         theta = draw.normal(size=3) * 10 ** draw.uniform(-2, 2)
         loss = np.logaddexp(0, -(2 * y - 1) * (z @ theta))
         error = abs(loss.mean() - (found.weight * loss[found.index]).sum() / len(z))
+        assert np.isfinite(found.moved)
         assert error <= found.loss_bound(float(np.linalg.norm(theta))) * (1 + 1e-6)
 
 

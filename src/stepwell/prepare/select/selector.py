@@ -225,10 +225,15 @@ def _groups(y: Ids | None, size: int) -> tuple[Ids, Ids]:
 
 
 def _moved(picks: Ids, count: Float64, share: Float64, problem: Problem) -> float:
-    """Bound the mean distance over which counts travel to become weights: half of what differs, across each group."""
+    """Bound the mean distance over which counts travel to become weights: half of what differs, across each group.
+
+    Infinite where weight passes from one group to another: a loss is smooth within a class only.
+    """
     group, total = problem.group[picks], 0.0
     for g in np.unique(group):
         here = group == g
+        if abs(count[here].sum() - share[here].sum()) > 1e-6 * problem.weight.sum():
+            return float("inf")
         rows = problem.z[picks[here]].astype(np.float64)
         across = 2 * float(np.linalg.norm(rows - rows.mean(0), axis=1).max(initial=0.0))
         total += 0.5 * float(np.abs(count[here] - share[here]).sum()) * across
