@@ -28,7 +28,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        raise NotImplementedError("only batched calls come here, and their gradients go through the operations of `vmap`")
+        raise NotImplementedError("only batched calls come here, whose gradients are those of `vmap`")
 
     @staticmethod
     def vmap(
